@@ -1,0 +1,131 @@
+"""Every error that agentflow raises on purpose: one tree.
+
+AgentflowError
+├── ConfigError                 agentflow.yaml or the environment cannot be used
+├── BadInput                    a request names something impossible
+│   ├── UnknownRole
+│   ├── UnknownCollection
+│   └── TooLarge
+├── NotFound                    no such turn or thread for this caller
+├── Conflict                    the same idempotency key with another request
+├── AdapterError                an adapter cannot be used
+│   ├── InvalidAdapter          its files fail validation; no engine has seen them
+│   └── NoRoom                  every slot is held or pinned
+├── EngineError                 the model server cannot answer
+│   ├── EngineDown
+│   ├── EngineTimeout
+│   └── GenerationFailed
+├── EmbedderError               texts cannot be turned into vectors
+├── DatabaseError
+│   ├── DatabaseDown
+│   ├── DataFolderBusy          another process owns the embedded data folder
+│   └── SchemaMismatch          the database belongs to another version or embedder
+├── LeaseLost                   a newer attempt owns the turn; this one writes nothing more
+├── TurnFailed                  an earlier attempt of this turn failed for good
+└── StartError                  the server cannot start (port taken, missing extra)
+"""
+
+
+class AgentflowError(Exception):
+    """Root of the tree. The message is one readable paragraph that names the way out.
+
+    `field` and `value` name what was wrong where a request or file was; `retry_after`
+    (seconds) says when the same request may succeed.
+    """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, value: object = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.value = value
+        self.retry_after = retry_after
+
+
+class ConfigError(AgentflowError):
+    """agentflow.yaml or the environment cannot be used as it is."""
+
+
+class BadInput(AgentflowError):
+    """A request carries a value that can never work."""
+
+
+class UnknownRole(BadInput):
+    """No role of this name in agentflow.yaml."""
+
+
+class UnknownCollection(BadInput):
+    """No collection of this name in agentflow.yaml."""
+
+
+class TooLarge(BadInput):
+    """A body or message is over its limit."""
+
+
+class NotFound(AgentflowError):
+    """There is no such turn or thread for this caller."""
+
+
+class Conflict(AgentflowError):
+    """The idempotency key was used before for a different request."""
+
+
+class AdapterError(AgentflowError):
+    """An adapter cannot be used."""
+
+
+class InvalidAdapter(AdapterError):
+    """An adapter's files fail validation; no engine has seen them."""
+
+
+class NoRoom(AdapterError):
+    """Every engine slot is held or pinned."""
+
+
+class EngineError(AgentflowError):
+    """The model server cannot answer."""
+
+
+class EngineDown(EngineError):
+    """Nothing answers at the engine's address, or the engine died."""
+
+
+class EngineTimeout(EngineError):
+    """The engine took longer than its time limit."""
+
+
+class GenerationFailed(EngineError):
+    """The engine refused or broke off this generation."""
+
+
+class EmbedderError(AgentflowError):
+    """Texts cannot be turned into vectors."""
+
+
+class DatabaseError(AgentflowError):
+    """Postgres cannot be used."""
+
+
+class DatabaseDown(DatabaseError):
+    """Postgres does not answer."""
+
+
+class DataFolderBusy(DatabaseError):
+    """Another process owns the embedded data folder."""
+
+
+class SchemaMismatch(DatabaseError):
+    """The database belongs to another version of agentflow or to another embedder."""
+
+
+class LeaseLost(AgentflowError):
+    """A newer attempt owns the turn; this one stops and writes nothing more."""
+
+
+class TurnFailed(AgentflowError):
+    """The turn has failed for good; the message is the stored reason."""
+
+
+class StartError(AgentflowError):
+    """The server cannot start."""

@@ -1,0 +1,275 @@
+"""What the steps need of the world outside. Every protocol has a contract suite that fakes and real things pass."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentflow.prompt import ChatMessage
+from agentflow.turn import Json, Recollection, Usage
+
+Vectors = NDArray[np.float32]
+
+
+# --- engines -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do; the residency keeper asks these, never engine names."""
+
+    runtime_load: bool
+    unload_frees: bool
+    pin: bool
+    exact_list: bool
+    mixed_batch: bool
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One generation. `max_tokens` bounds the answer; `temperature` 0 is greedy."""
+
+    messages: Sequence[ChatMessage]
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an answer. The last piece of a stream has `finish` ("stop" or "length") and `usage`."""
+
+    text: str
+    finish: str | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter the engine holds. `exact` is False where the engine cannot tell and we infer it."""
+
+    name: str
+    tier: Literal["vram", "ram"]
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """`ok`, and a sentence for people."""
+
+    ok: bool
+    detail: str
+
+
+class Engine(Protocol):
+    """A model with LoRA adapters.
+
+    `generate` raises EngineDown, EngineTimeout or GenerationFailed; the last also for an adapter that
+    is not loaded. Closing the iterator cancels the generation. `load` raises AdapterError and leaves
+    the engine alive; loading a loaded name with the same path changes nothing.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+    def generate(self, prompt: Prompt, *, adapter: str | None) -> AsyncIterator[Piece]: ...
+    async def load(self, name: str, folder: Path) -> None: ...
+    async def unload(self, name: str) -> None: ...
+    async def loaded(self) -> Sequence[Loaded]: ...
+    async def health(self) -> Health: ...
+    async def close(self) -> None: ...
+
+
+# --- embedders -----------------------------------------------------------------------------
+
+
+class Embedder(Protocol):
+    """Texts to unit vectors. `id` changes whenever the vectors would (it includes the weights' hash)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """float32 [len(texts), dim], rows of length 1. Raises EmbedderError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One searchable set: a collection of a tenant, of one user (None: everybody's)."""
+
+    tenant: int
+    collection: str
+    user: str | None
+
+
+class MemoryHome(Protocol):
+    """Where the vectors of a collection live. Writing happens in the ledger's one transaction or its outbox."""
+
+    async def search(self, scope: Scope, vector: Vectors, k: int, *, without_thread: str | None) -> list[Recollection]:
+        """The k nearest items, best first. `without_thread` leaves out what the prompt window shows anyway."""
+        ...
+
+    async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]: ...
+
+
+# --- the ledger ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """A message to be accepted. `fingerprint` is the hash of what the idempotency key stands for."""
+
+    text: str
+    tenant: int = 0
+    user: str = "default"
+    thread_id: str | None = None
+    wanted_role: str | None = None
+    idempotency_key: str | None = None
+    run_id: str | None = None
+    fingerprint: bytes = b""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a run; every write carries `attempt` and fails once a newer one exists."""
+
+    run_id: str
+    thread_id: str
+    attempt: int
+    tenant: int
+    user: str
+    text: str
+    wanted_role: str | None
+
+
+RunStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as the ledger shows it. `result` is the answer's JSON once done, `error` the reason once failed."""
+
+    run_id: str
+    thread_id: str
+    tenant: int
+    status: RunStatus
+    attempt: int
+    fingerprint: bytes
+    result: Json | None
+    error: Json | None
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class NewMemory:
+    """A text to remember, with its vector if it is known already (else the outbox fills it in)."""
+
+    collection: str
+    ordinal: int
+    speaker: Literal["user", "assistant"]
+    content: str
+    vector: Vectors | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a finished turn writes, in one transaction."""
+
+    answer: str
+    result: Json
+    role: str | None
+    adapter: str | None
+    usage: Usage
+    latency_ms: int
+    memories: Sequence[NewMemory] = field(default=())
+
+
+class Ledger(Protocol):
+    """The record of turns. Raises DatabaseDown when Postgres does not answer."""
+
+    async def accept(self, request: Request) -> tuple[RunRecord, bool]:
+        """Commit the message and its run; (record, True) if new, (the earlier run, False) for a known key."""
+        ...
+
+    async def claim(self, run_id: str) -> Lease | None:
+        """Take the run with a new attempt number; None while an earlier run of the thread is open."""
+        ...
+
+    async def renew(self, lease: Lease) -> None:
+        """Extend the lease. Raises LeaseLost."""
+        ...
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+        """Answer, memories and run in one statement. Raises LeaseLost; repeating it changes nothing."""
+        ...
+
+    async def fail(self, lease: Lease, error: Json, *, final: bool) -> None:
+        """Record the reason. `final` False leaves the run open for another attempt. Raises LeaseLost."""
+        ...
+
+    async def find(self, run_id: str, *, tenant: int) -> RunRecord:
+        """Raises NotFound."""
+        ...
+
+    async def history(self, thread_id: str, *, tenant: int, before_run: str, limit: int) -> list[ChatMessage]:
+        """The last messages of finished turns, oldest first."""
+        ...
+
+    async def abandoned(self, limit: int) -> list[str]:
+        """Ids of runs whose lease has run out, oldest first."""
+        ...
+
+
+# --- residency and intent --------------------------------------------------------------------
+
+
+class Keeper(Protocol):
+    """Sole owner of loads and unloads."""
+
+    def warm(self, role: str) -> None:
+        """Start bringing the role's adapter in; returns at once."""
+        ...
+
+    def tier(self, role: str) -> str:
+        """Where the role's adapter is now: "vram", "ram", "disk", "remote", or "base" without an adapter."""
+        ...
+
+    def identity(self, role: str) -> str | None:
+        """`role@<first 12 of sha256>`, or None for a role without an adapter."""
+        ...
+
+    def hold(self, role: str) -> AbstractAsyncContextManager[str | None]:
+        """Wait until the adapter is loaded and keep it so; yields its engine name. Raises AdapterError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the classifier looks at: the text and the turns before it, newest last."""
+
+    text: str
+    previous: Sequence[str] = ()
+    role: str | None = None
+
+
+class Classifier(Protocol):
+    """Text to intent. Raises EmbedderError."""
+
+    async def classify(self, message: Message) -> Json:
+        """{"ranking": [{"role", "score"}, ...] best first, "in_scope": bool, ...what explains it}."""
+        ...
