@@ -1,0 +1,1 @@
+"""From a message to a role: the intent decision and the policy around it."""
