@@ -34,7 +34,12 @@ class AgentflowError(Exception):
     """
 
     def __init__(
-        self, message: str, *, field: str | None = None, value: object = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        value: object = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message

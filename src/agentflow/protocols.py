@@ -1,9 +1,10 @@
 """What the steps need of the world outside. Every protocol has a contract suite that fakes and real things pass."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentflow.prompt import ChatMessage
-from agentflow.turn import Json, Recollection, Usage
+from agentflow.turn import Context, Json, Recollection, Usage
 
 Vectors = NDArray[np.float32]
 
@@ -80,7 +81,7 @@ class Engine(Protocol):
     def name(self) -> str: ...
     @property
     def capabilities(self) -> Capabilities: ...
-    def generate(self, prompt: Prompt, *, adapter: str | None) -> AsyncIterator[Piece]: ...
+    def generate(self, prompt: Prompt, *, adapter: str | None) -> AsyncGenerator[Piece]: ...
     async def load(self, name: str, folder: Path) -> None: ...
     async def unload(self, name: str) -> None: ...
     async def loaded(self) -> Sequence[Loaded]: ...
@@ -120,8 +121,8 @@ class Scope:
 class MemoryHome(Protocol):
     """Where the vectors of a collection live. Writing happens in the ledger's one transaction or its outbox."""
 
-    async def search(self, scope: Scope, vector: Vectors, k: int, *, without_thread: str | None) -> list[Recollection]:
-        """The k nearest items, best first. `without_thread` leaves out what the prompt window shows anyway."""
+    async def search(self, scope: Scope, vector: Vectors, k: int) -> list[Recollection]:
+        """The k nearest items, best first."""
         ...
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]: ...
@@ -132,7 +133,7 @@ class MemoryHome(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A message to be accepted. `fingerprint` is the hash of what the idempotency key stands for."""
+    """A message to be accepted."""
 
     text: str
     tenant: int = 0
@@ -141,7 +142,12 @@ class Request:
     wanted_role: str | None = None
     idempotency_key: str | None = None
     run_id: str | None = None
-    fingerprint: bytes = b""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What an idempotency key stands for: sha256 over text, role and thread."""
+        parts = (self.text, self.wanted_role or "", self.thread_id or "")
+        return sha256("\x1f".join(parts).encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,18 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """An accepted message: its run, and the lease if its thread is free to go on at once.
+
+    `fresh` is False when the idempotency key was known: `record` is then the earlier run.
+    """
+
+    record: RunRecord
+    fresh: bool
+    lease: Lease | None
+
+
+@dataclass(frozen=True)
 class NewMemory:
     """A text to remember, with its vector if it is known already (else the outbox fills it in)."""
 
@@ -202,8 +220,14 @@ class Outcome:
 class Ledger(Protocol):
     """The record of turns. Raises DatabaseDown when Postgres does not answer."""
 
-    async def accept(self, request: Request) -> tuple[RunRecord, bool]:
-        """Commit the message and its run; (record, True) if new, (the earlier run, False) for a known key."""
+    async def accept(self, request: Request) -> Acceptance:
+        """Commit the message and its run. Raises NotFound for another user's thread, Conflict for a
+        key that was used with another fingerprint.
+        """
+        ...
+
+    async def reopen(self, run_id: str, *, tenant: int) -> None:
+        """Let a failed run be claimed again; changes nothing for any other."""
         ...
 
     async def claim(self, run_id: str) -> Lease | None:
@@ -219,19 +243,19 @@ class Ledger(Protocol):
         ...
 
     async def fail(self, lease: Lease, error: Json, *, final: bool) -> None:
-        """Record the reason. `final` False leaves the run open for another attempt. Raises LeaseLost."""
+        """Record the reason. `final` False leaves the run to the next claim. Raises LeaseLost."""
         ...
 
     async def find(self, run_id: str, *, tenant: int) -> RunRecord:
         """Raises NotFound."""
         ...
 
-    async def history(self, thread_id: str, *, tenant: int, before_run: str, limit: int) -> list[ChatMessage]:
-        """The last messages of finished turns, oldest first."""
+    async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:
+        """The turn's text and what its thread knew before it. Raises NotFound."""
         ...
 
-    async def abandoned(self, limit: int) -> list[str]:
-        """Ids of runs whose lease has run out, oldest first."""
+    async def abandoned(self, *, limit: int) -> list[str]:
+        """Ids of open runs whose lease has run out, oldest first."""
         ...
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from langgraph.channels import UntrackedValue
 
+from agentflow.prompt import ChatMessage
+
 Json = dict[str, Any]
 
 
@@ -36,10 +38,26 @@ def merged(left: Json | None, right: Json | None) -> Json:
 
 
 class Asked(TypedDict):
-    """What a caller sends; the identity of the turn is added when the ledger accepts it."""
+    """What a caller sends. A door that has accepted the turn already passes its `lease`."""
 
-    text: Annotated[str, UntrackedValue]
-    wanted_role: NotRequired[str | None]
+    text: NotRequired[Annotated[str, UntrackedValue]]
+    wanted_role: NotRequired[Annotated[str | None, UntrackedValue]]
+    lease: NotRequired[Annotated[Json, UntrackedValue]]
+
+
+class Context(TypedDict):
+    """The turn's text and what its thread knew before it.
+
+    `history` holds the last messages of finished turns, oldest first; `role` answered last, `idle` seconds
+    ago; `offered` are the roles of a question asked back then.
+    """
+
+    text: str
+    history: list[ChatMessage]
+    role: str | None
+    pinned_role: str | None
+    idle: float
+    offered: list[str]
 
 
 class Accepted(TypedDict):
@@ -50,6 +68,7 @@ class Accepted(TypedDict):
     attempt: int
     tenant: int
     user: str
+    context: NotRequired[Annotated[Context, UntrackedValue]]
 
 
 class Classified(TypedDict):
@@ -59,8 +78,12 @@ class Classified(TypedDict):
 
 
 class Selected(TypedDict):
-    """The decision: role, adapter identity `role@sha12` (None = base model) and where it rested then."""
+    """The decision: role, adapter identity `role@sha12` (None = base model), and what explains it.
 
+    `text` is what the model reads: the message without a leading `/role`.
+    """
+
+    text: NotRequired[Annotated[str, UntrackedValue]]
     role: str | None
     adapter: str | None
     selection: Json
@@ -70,7 +93,7 @@ class Recalled(TypedDict):
     """What memory gave: ids are kept, texts are untracked."""
 
     memory_ids: list[int]
-    memories: Annotated[list[Recollection], UntrackedValue]
+    memories: NotRequired[Annotated[list[Recollection], UntrackedValue]]
 
 
 class Generated(TypedDict):

@@ -1,0 +1,18 @@
+"""The command line. Every error is one readable paragraph; a traceback is a defect."""
+
+import sys
+
+from agentflow.cli.commands import app
+from agentflow.cli.terminal import complain
+from agentflow.errors import AgentflowError
+
+
+def main() -> None:
+    """Entry of the `agentflow` command: exit code 0, or 1 with a reason on stderr."""
+    try:
+        app()
+    except AgentflowError as error:
+        complain(error.message)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

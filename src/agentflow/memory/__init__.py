@@ -1,0 +1,1 @@
+"""Homes of memories: where the vectors of a collection live and are searched."""

@@ -1,0 +1,1 @@
+"""Postgres: the embedded server, migrations, connections, and the records in it."""

@@ -1,0 +1,1 @@
+"""Residency: which adapters are in the engine, who may leave, who comes next."""

@@ -1,0 +1,26 @@
+"""The application: doors, errors, limits, and the key where one is set."""
+
+from fastapi import FastAPI
+
+from agentflow import __version__
+from agentflow.api import health, invoke, problems
+from agentflow.api.keys import guard
+from agentflow.wiring import Services
+
+
+def create(services: Services) -> FastAPI:
+    """The application over running services; whoever opened them closes them."""
+    server = services.settings.server
+    app = FastAPI(
+        title="agentflow",
+        version=__version__,
+        summary="One base model, many minds.",
+        max_body_size=server.body_limit,
+    )
+    app.state.services = services
+    app.include_router(invoke.router)
+    app.include_router(health.router)
+    problems.install(app)
+    if server.api_key is not None:
+        app.middleware("http")(guard(server.api_key))
+    return app

@@ -1,0 +1,37 @@
+"""Who may: one key, in constant time, from either header."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import SecretStr
+
+OPEN = ("/health",)
+
+
+def guard(
+    key: SecretStr,
+) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    """Middleware that lets through who shows the key as `Authorization: Bearer` or `X-Api-Key`."""
+    expected = key.get_secret_value().encode()
+
+    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path in OPEN or hmac.compare_digest(shown(request).encode(), expected):
+            return await go_on(request)
+        message = "This server needs its key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
+        return JSONResponse(
+            {"error": "Unauthorized", "message": message}, 401, {"WWW-Authenticate": "Bearer"}
+        )
+
+    return check
+
+
+def shown(request: Request) -> str:
+    """The key a request shows, or nothing."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return (
+        token.strip()
+        if scheme.lower() == "bearer" and token.strip()
+        else request.headers.get("x-api-key", "")
+    )

@@ -1,0 +1,91 @@
+"""Errors on the wire: one shape, and one table from error class to status."""
+
+import math
+from collections.abc import Mapping
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agentflow import errors
+from agentflow.runs.worker import as_json
+from agentflow.turn import Json
+
+log = structlog.get_logger(__name__)
+
+STATUS: Mapping[type[errors.AgentflowError], int] = {
+    errors.TooLarge: 413,
+    errors.BadInput: 422,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.AdapterError: 503,
+    errors.EngineTimeout: 504,
+    errors.GenerationFailed: 502,
+    errors.EngineError: 503,
+    errors.EmbedderError: 503,
+    errors.DatabaseError: 503,
+    errors.LeaseLost: 503,
+    errors.TurnFailed: 502,
+    errors.AgentflowError: 500,
+}
+"""The first class in the error's ancestry that stands here decides."""
+
+
+def status(error: errors.AgentflowError) -> int:
+    """The HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(error: errors.AgentflowError, run_id: str | None = None) -> JSONResponse:
+    """The answer to a request that failed; `run_id` names the turn it left in the ledger."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+    body = as_json(error) if run_id is None else {**as_json(error), "run_id": run_id}
+    return JSONResponse(body, status(error), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Every error of this app leaves in the one shape."""
+
+    async def ours(_request: Request, error: Exception) -> JSONResponse:
+        return problem(
+            error if isinstance(error, errors.AgentflowError) else errors.AgentflowError(str(error))
+        )
+
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        details = error.errors() if isinstance(error, RequestValidationError) else []
+        return JSONResponse(_explained(details[0] if details else {}), 422)
+
+    async def http(_request: Request, error: Exception) -> JSONResponse:
+        code = error.status_code if isinstance(error, HTTPException) else 500
+        message = {
+            404: "There is nothing at this address; /docs lists what there is.",
+            405: "This address exists, but not for this method; /docs lists what there is.",
+            413: "The body is over server.body_limit.",
+        }.get(code, str(getattr(error, "detail", error)))
+        return JSONResponse({"error": "HTTP", "message": message}, code)
+
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        log.error("request broke", path=request.url.path, exc_info=error)
+        return JSONResponse(
+            {"error": "Internal", "message": "Something broke inside agentflow; its log says what."}, 500
+        )
+
+    app.add_exception_handler(errors.AgentflowError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, broken)
+
+
+def _explained(detail: Json) -> Json:
+    """A validation error as one readable line."""
+    field = ".".join(str(part) for part in detail.get("loc", ()) if part != "body") or "body"
+    message = str(detail.get("msg", "")).removeprefix("Value error, ")
+    if detail.get("type") == "json_invalid":
+        message, field = f"The body is not JSON: {detail.get('ctx', {}).get('error', message)}.", "body"
+    elif detail.get("type") == "extra_forbidden":
+        message = f"Unknown field {field}; /docs lists the fields."
+    else:
+        message = f"{field}: {message}."
+    return {"error": "BadInput", "message": message, "field": field}

@@ -1,0 +1,191 @@
+"""The commands."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentflow import __version__, telemetry
+from agentflow.cli import demo as scripted
+from agentflow.cli import house
+from agentflow.cli.terminal import err, out, show, steps
+from agentflow.errors import AgentflowError, ConfigError
+from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from agentflow.records.migrate import migrate as bring_up_to_date
+from agentflow.settings import inspect, read_environment
+from agentflow.settings.document import read as read_document
+from agentflow.settings.published import schema_text
+from agentflow.turn import Json
+from agentflow.wiring import Place, adapter_findings
+
+app = typer.Typer(
+    name="agentflow",
+    help="One base model, many minds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="agentflow.yaml: check it, or print its schema.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
+
+
+@app.callback()
+def everywhere(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Set up logging for every command."""
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+    telemetry.configure(readable=err.is_terminal, level="info" if verbose else "warning")
+
+
+@app.command()
+def demo() -> None:
+    """Watch a scripted conversation on embedded parts: nothing is needed, nothing is left behind."""
+    asyncio.run(scripted.play(read_environment()))
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Listen here instead of server.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen here instead of server.port.")] = None,
+    fake: Annotated[
+        bool, typer.Option("--fake", help="Use the stand-in engine: no model is needed.")
+    ] = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    telemetry.configure(readable=err.is_terminal, level="info")
+    place = _changed(house.place(config), host, port, fake=fake)
+    asyncio.run(_serve(place))
+
+
+@app.command()
+def chat(
+    config: Config = None,
+    role: Annotated[str | None, typer.Option(help="Always this role.")] = None,
+) -> None:
+    """Talk in the terminal; an empty line ends it."""
+    asyncio.run(_chat(house.place(config), role))
+
+
+@app.command()
+def invoke(
+    text: Annotated[str, typer.Argument(help="What you say.")],
+    config: Config = None,
+    role: Annotated[str | None, typer.Option(help="This role.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Continue this conversation.")] = None,
+) -> None:
+    """Run one turn and print the answer."""
+    asyncio.run(_invoke(house.place(config), {"input": text, "role": role, "thread_id": thread}))
+
+
+@app.command()
+def migrate(config: Config = None) -> None:
+    """Bring the database to this version's schema."""
+    postgres = house.place(config).settings.postgres
+    if postgres.url is not None:
+        out.print(f"database is at {bring_up_to_date(postgres.url.get_secret_value())}")
+        return
+    options = EmbeddedOptions(postgres.data, postgres.bin_dir, postgres.start_timeout, postgres.run_as)
+    with steps("starting Postgres") as progress:
+        server = EmbeddedPostgres(options, progress=progress)
+        try:
+            at = bring_up_to_date(server.start())
+        finally:
+            server.stop()
+    out.print(f"database in {postgres.data} is at {at}")
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("agentflow.yaml"),
+) -> None:
+    """Write an agentflow.yaml to start from; an existing file stays as it is."""
+    if file.exists():
+        raise ConfigError(
+            f"{file} exists and stays as it is; name another file.", field="file", value=str(file)
+        )
+    example = resources.files("agentflow.settings") / "agentflow.example.yaml"
+    file.write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    out.print(f"{file} is written; next: agentflow config check, then agentflow serve")
+
+
+@config_app.command()
+def check(config: Config = None) -> None:
+    """Explain every mistake with its line, its field, its value and the way out."""
+    environment = read_environment()
+    file = config or environment.config
+    document = read_document(file)
+    settings, findings = inspect(document, environment, folder=file.resolve().parent)
+    if settings is not None:
+        findings += adapter_findings(Place(settings, environment, file.resolve().parent), document)
+    for finding in sorted(findings, key=lambda one: one.line):
+        mark = "[red]mistake[/]" if finding.serious else "[yellow]warning[/]"
+        out.print(f"{mark}  ", end="")
+        out.print(str(finding), markup=False, soft_wrap=True)
+    mistakes = sum(finding.serious for finding in findings)
+    if mistakes:
+        raise ConfigError(f"{file} has {mistakes} mistake{'s' if mistakes > 1 else ''}.")
+    out.print(f"{file} is fine: {len(settings.roles) if settings else 0} roles")
+
+
+@config_app.command()
+def schema() -> None:
+    """Print the JSON Schema of agentflow.yaml, for editors."""
+    out.print(schema_text(), markup=False, soft_wrap=True, end="")
+
+
+def _changed(place: Place, host: str | None, port: int | None, *, fake: bool) -> Place:
+    server = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    settings = place.settings.model_copy(update={"server": place.settings.server.model_copy(update=server)})
+    if fake:
+        settings = settings.model_copy(
+            update={"model": settings.model.model_copy(update={"engine": "double"})}
+        )
+    return Place(settings, place.environment, place.folder)
+
+
+async def _serve(place: Place) -> None:
+    taken = house.listening(place.settings.server)
+    async with AsyncExitStack() as stack:
+        with steps("starting") as progress:
+            address = await stack.enter_async_context(house.door(place, progress=progress, on=taken))
+        out.print(f"agentflow listens on {address} · {address}/docs · Ctrl-C ends it", soft_wrap=True)
+        await house.until_signal()
+
+
+async def _chat(place: Place, role: str | None) -> None:
+    async with AsyncExitStack() as stack:
+        with steps("starting") as progress:
+            client = await stack.enter_async_context(house.any_door(place, progress=progress))
+        thread: str | None = None
+        while text := (await asyncio.to_thread(_asked)).strip():
+            async for event in house.turn(client, {"input": text, "role": role, "thread_id": thread}):
+                show(event)
+                thread = event.get("thread_id", thread)
+
+
+async def _invoke(place: Place, body: Json) -> None:
+    async with AsyncExitStack() as stack:
+        with steps("starting") as progress:
+            client = await stack.enter_async_context(house.any_door(place, progress=progress))
+        async for event in house.turn(client, body):
+            if event["event"] == "error":
+                raise AgentflowError(event["message"])
+            if event["event"] in ("token", "done"):
+                out.print(event.get("text", "\n"), end="", markup=False, soft_wrap=True)
+
+
+def _asked() -> str:
+    try:
+        return out.input("[bold]you[/] ")
+    except EOFError:
+        return ""

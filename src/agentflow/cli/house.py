@@ -1,0 +1,147 @@
+"""A running agentflow for a command: the one that listens already, or one of our own for a while."""
+
+import asyncio
+import ipaddress
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from agentflow.api.app import create
+from agentflow.errors import AgentflowError, StartError
+from agentflow.settings import Environment, load, read_environment
+from agentflow.settings.schema import Server
+from agentflow.turn import Json
+from agentflow.wiring import Place, Progress, running
+
+
+def place(config: Path | None, environment: Environment | None = None) -> Place:
+    """Settings of the named file, else of AGENTFLOW_CONFIG or ./agentflow.yaml. Raises ConfigError."""
+    environment = environment or read_environment()
+    file = config or environment.config
+    return Place(load(file, environment), environment, file.resolve().parent)
+
+
+def listening(server: Server) -> socket.socket:
+    """A socket on the configured address, taken before anything is started. Raises StartError."""
+    if not is_loopback(server.host) and server.api_key is None:
+        raise StartError(
+            f"server.host = {server.host} can be reached from other machines, so server.api_key must be set "
+            "(for example api_key: env:AGENTFLOW_API_KEY). Or listen on 127.0.0.1.",
+            field="server.host",
+            value=server.host,
+        )
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((server.host, server.port))
+    except OSError as error:
+        taken.close()
+        raise StartError(
+            f"{server.host}:{server.port} cannot be listened on ({error.strerror}). Another program may have it; "
+            "choose another with --port or server.port.",
+            field="server.port",
+            value=server.port,
+        ) from error
+    return taken
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `until_signal`, so that services close in order after the last request."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def door(place: Place, *, progress: Progress, on: socket.socket | None = None) -> AsyncIterator[str]:
+    """Serve in this process, on a free loopback port unless `on` is given; yields the address."""
+    taken = on or listening(Server(host="127.0.0.1", port=_free_port()))
+    host, port = taken.getsockname()[:2]
+    async with running(place, progress=progress) as services:
+        config = uvicorn.Config(create(services), log_config=None, access_log=False, lifespan="off")
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[taken]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def until_signal() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(kind, stop.set)
+    await stop.wait()
+
+
+@asynccontextmanager
+async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the server that listens at the configured address, else of one of our own."""
+    server = place.settings.server
+    key = {"X-Api-Key": server.api_key.get_secret_value()} if server.api_key else {}
+    address = f"http://{server.host}:{server.port}"
+    if await _answers(address):
+        async with client(address, key) as there:
+            yield there
+        return
+    async with door(place, progress=progress) as own, client(own, key) as here:
+        yield here
+
+
+def client(address: str, headers: dict[str, str]) -> httpx.AsyncClient:
+    """Answers may take as long as a turn; the server bounds that."""
+    return httpx.AsyncClient(
+        base_url=address, headers=headers, timeout=httpx.Timeout(10.0, read=None), trust_env=False
+    )
+
+
+async def turn(client: httpx.AsyncClient, body: Json) -> AsyncIterator[Json]:
+    """The events of one turn. Raises AgentflowError with the server's own words for a refused request."""
+    async with client.stream("POST", "/invoke", json={**body, "stream": True}) as response:
+        if response.status_code != httpx.codes.OK:
+            await response.aread()
+            raise AgentflowError(str(response.json().get("message", response.text)))
+        kind = ""
+        async for line in response.aiter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                yield {"event": kind, **json.loads(line.removeprefix("data: "))}
+
+
+async def _answers(address: str) -> bool:
+    try:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            response = await http.get(f"{address}/health", timeout=1.0)
+            return "version" in response.json()
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

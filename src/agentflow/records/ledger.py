@@ -1,0 +1,366 @@
+"""The ledger: a turn is here before its first answered byte, and ends here in one statement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+import uuid_utils
+from psycopg import Rollback
+from psycopg.types.json import Jsonb
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
+from agentflow.prompt import ChatMessage
+from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Request, RunRecord, RunStatus
+from agentflow.records.connections import Connection, Connections, vector_text
+from agentflow.records.scopes import Scopes
+from agentflow.turn import Context, Json
+
+STATUS: tuple[RunStatus, ...] = ("queued", "running", "done", "failed", "cancelled")
+SPEAKERS = {2: "user", 3: "assistant"}
+TRUST = {"user": 1, "assistant": 2}
+
+# The thread (made if new; untouched if it is somebody else's), the run and the user's message.
+# The run starts at once, with attempt 1, unless an earlier run of the thread is still open.
+ACCEPT = """
+with t as (
+  insert into thread (id, tenant, user_ref, last_seq) values (%(thread)s, %(tenant)s, %(user)s, 1)
+  on conflict (id) do update set last_seq = thread.last_seq + 1, updated_at = now()
+    where thread.tenant = excluded.tenant and thread.user_ref = excluded.user_ref
+  returning id, last_seq),
+free as (select not exists (
+  select from run where thread_id = %(thread)s and status in (0, 1)) as now),
+r as (
+  insert into run (id, tenant, thread_id, seq, status, attempt, idem_key, fingerprint, wanted_role, worker, lease_until)
+  select %(run)s, %(tenant)s, t.id, t.last_seq, free.now::int, free.now::int, %(key)s, %(fingerprint)s, %(role)s,
+         %(worker)s, now() + %(lease)s * interval '1 second'
+  from t, free
+  on conflict (tenant, idem_key) where idem_key is not null do nothing
+  returning id, thread_id, seq, status, attempt, started_at),
+m as (
+  insert into message (thread_id, seq, id, tenant, run_id, role, content)
+  select r.thread_id, r.seq, %(message)s, %(tenant)s, r.id, 2, %(text)s from r)
+select (select count(*) from t), r.status, r.attempt, r.started_at from (select 1) one left join r on true
+"""
+
+FIND = """
+select id, thread_id, tenant, status, attempt, fingerprint, result, error, started_at
+from run where {key} and tenant = %(tenant)s
+"""
+BY_ID = FIND.format(key="id = %(run)s")
+BY_KEY = FIND.format(key="idem_key = %(key)s")
+
+# A new attempt, if the run is open, not in somebody's hands, and first in its thread.
+CLAIM = """
+with c as (
+  update run set attempt = attempt + 1, status = 1, worker = %(worker)s,
+                 lease_until = now() + %(lease)s * interval '1 second'
+  where id = %(run)s and (status = 0 or status = 1 and lease_until < now())
+    and not exists (select from run o where o.thread_id = run.thread_id and o.status in (0, 1) and o.seq < run.seq)
+  returning id, thread_id, tenant, seq, attempt, wanted_role)
+select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, m.content, c.wanted_role
+from c join thread t on t.id = c.thread_id join message m on m.thread_id = c.thread_id and m.seq = c.seq
+"""
+
+RENEW = """
+update run set lease_until = now() + %(lease)s * interval '1 second'
+where id = %(run)s and attempt = %(attempt)s and status = 1
+"""
+
+# Run done, answer, memories and the outbox rows of those without a vector; nothing if the attempt is stale.
+FINISH = """
+with f as (
+  update run set status = 2, ended_at = now(), lease_until = null, role_name = %(role)s, adapter = %(adapter)s,
+                 result = %(result)s, error = null
+  where id = %(run)s and attempt = %(attempt)s and status = 1
+  returning id, thread_id, tenant),
+t as (
+  update thread set last_seq = last_seq + 1, role_name = coalesce(%(role)s, role_name), updated_at = now()
+  from f where thread.id = f.thread_id
+  returning thread.id, thread.last_seq, thread.session_id),
+a as (
+  insert into message (thread_id, seq, id, tenant, run_id, role, content, role_name, adapter,
+                       tokens_in, tokens_out, latency_ms)
+  select t.id, t.last_seq, %(message)s, f.tenant, f.id, 3, %(answer)s, %(role)s, %(adapter)s,
+         %(tokens_in)s, %(tokens_out)s, %(latency)s
+  from f, t),
+i as (
+  insert into memory (collection_id, tenant, scope_id, trust, session_id, seq, speaker, content, content_hash,
+                      embedding, thread_id, source_message, role_name, adapter)
+  select u.collection, f.tenant, u.scope, u.trust, t.session_id, t.last_seq + u.offset_, u.speaker, u.content,
+         sha256(convert_to(u.content, 'UTF8')), u.vector::halfvec, t.id, u.source, %(role)s, %(adapter)s
+  from f, t, unnest(%(collections)s::int[], %(scopes)s::int[], %(trusts)s::int2[], %(offsets)s::int[],
+                    %(speakers)s::text[], %(contents)s::text[], %(vectors)s::text[], %(sources)s::uuid[])
+       u(collection, scope, trust, offset_, speaker, content, vector, source)
+  on conflict (collection_id, source_message, chunk_no) where source_message is not null do nothing
+  returning collection_id, id, tenant, embedding),
+o as (
+  insert into outbox (tenant, kind, item_id, collection_id)
+  select tenant, 'embed', id, collection_id from i where embedding is null)
+select count(*) from f
+"""
+
+FAIL = """
+update run set status = %(status)s, error = %(error)s, lease_until = now(),
+               ended_at = case when %(status)s = 3 then now() end
+where id = %(run)s and attempt = %(attempt)s and status = 1
+"""
+
+REOPEN = """
+update run set status = 0, ended_at = null, lease_until = now() + %(lease)s * interval '1 second'
+where id = %(run)s and tenant = %(tenant)s and status = 3
+"""
+
+# The message, the thread's last role, and the last messages of the finished turns before this one.
+CONTEXT = """
+select m.content, t.role_name, t.pinned_role,
+       coalesce(extract(epoch from now() - last.ended_at), 0)::float8,
+       coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
+       coalesce((select jsonb_agg(jsonb_build_array(h.role, h.content) order by h.at, h.role)
+                 from (select r.seq as at, o.role, o.content from run r join message o on o.run_id = r.id
+                       where r.thread_id = mine.thread_id and r.seq < mine.seq and r.status = 2
+                       order by r.seq desc, o.role desc limit %(messages)s) h), '[]'::jsonb)
+from run mine
+join thread t on t.id = mine.thread_id
+join message m on m.thread_id = mine.thread_id and m.seq = mine.seq
+left join lateral (
+  select ended_at, result from run r where r.thread_id = mine.thread_id and r.seq < mine.seq and r.status = 2
+  order by r.seq desc limit 1) last on true
+where mine.id = %(run)s and mine.tenant = %(tenant)s
+"""
+
+ABANDONED = (
+    "select id from run where status in (0, 1) and lease_until < now() order by started_at limit %(limit)s"
+)
+RELEASE = "update run set lease_until = now() - interval '1 second' where status in (0, 1)"
+
+
+@dataclass(frozen=True)
+class PostgresLedger:
+    """The ledger in Postgres. `lease` seconds of silence make a run free for another worker."""
+
+    connections: Connections
+    scopes: Scopes
+    worker: str
+    lease: float = 30.0
+
+    async def accept(self, request: Request) -> Acceptance:
+        """See Ledger.accept: one durable commit."""
+        run_id = request.run_id or str(uuid_utils.uuid7())
+        thread_id = request.thread_id or str(uuid_utils.uuid7())
+        row: Any = None
+        async with self.connections.use() as connection:
+            earlier = await self._by_key(connection, request)
+            if earlier is not None:
+                return Acceptance(earlier, fresh=False, lease=None)
+            async with connection.transaction() as transaction:
+                cursor = await connection.execute(ACCEPT, self._acceptance(request, run_id, thread_id))
+                row = await cursor.fetchone()
+                if row is None or row[1] is None:
+                    raise Rollback(transaction)
+            if row is None or row[0] == 0:
+                raise NotFound(
+                    f"There is no thread {thread_id} for this user.", field="thread_id", value=thread_id
+                )
+            if row[1] is None:
+                return await self._raced(connection, request)
+        return self._accepted(request, run_id, thread_id, row)
+
+    async def claim(self, run_id: str) -> Lease | None:
+        """See Ledger.claim."""
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(
+                CLAIM, {"run": run_id, "worker": self.worker, "lease": self.lease}
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            return None
+        run, thread, attempt, tenant, user, text, role = row
+        return Lease(str(run), str(thread), attempt, tenant, user, text, role)
+
+    async def renew(self, lease: Lease) -> None:
+        """See Ledger.renew."""
+        await self._fenced(RENEW, lease, {"lease": self.lease})
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+        """See Ledger.finish. A database that restarts meanwhile is waited for, up to 20 s."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(DatabaseDown),
+            stop=stop_after_delay(20),
+            wait=wait_exponential_jitter(initial=0.1, max=2),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await self._finish_once(lease, outcome)
+
+    async def fail(self, lease: Lease, error: Json, *, final: bool) -> None:
+        """See Ledger.fail."""
+        await self._fenced(FAIL, lease, {"error": Jsonb(error), "status": 3 if final else 0})
+
+    async def reopen(self, run_id: str, *, tenant: int) -> None:
+        """See Ledger.reopen."""
+        async with self.connections.use() as connection:
+            await connection.execute(REOPEN, {"run": run_id, "tenant": tenant, "lease": self.lease})
+
+    async def find(self, run_id: str, *, tenant: int) -> RunRecord:
+        """See Ledger.find."""
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(BY_ID, {"run": run_id, "tenant": tenant})
+            row = await cursor.fetchone()
+        if row is None:
+            raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
+        return _record(row)
+
+    async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:
+        """See Ledger.context."""
+        parameters = {"run": run_id, "tenant": tenant, "messages": messages}
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(CONTEXT, parameters)
+            row = await cursor.fetchone()
+        if row is None:
+            raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
+        text, role, pinned, idle, offered, history = row
+        return {
+            "text": text,
+            "history": [_chat_message(speaker, content) for speaker, content in history],
+            "role": role,
+            "pinned_role": pinned,
+            "idle": idle,
+            "offered": offered,
+        }
+
+    async def abandoned(self, *, limit: int) -> list[str]:
+        """See Ledger.abandoned."""
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(ABANDONED, {"limit": limit})
+            return [str(row[0]) for row in await cursor.fetchall()]
+
+    async def release_all(self) -> None:
+        """End every lease: only for the sole owner of a database, at its start."""
+        async with self.connections.use() as connection:
+            await connection.execute(RELEASE)
+
+    async def _finish_once(self, lease: Lease, outcome: Outcome) -> None:
+        parameters = {
+            **_identity(lease),
+            "role": outcome.role,
+            "adapter": outcome.adapter,
+            "answer": outcome.answer,
+            "result": Jsonb(outcome.result),
+            "message": _message_id(lease.run_id, "assistant"),
+            "tokens_in": outcome.usage["prompt_tokens"],
+            "tokens_out": outcome.usage["completion_tokens"],
+            "latency": outcome.latency_ms,
+            **await self._memories(lease, outcome.memories),
+        }
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(FINISH, parameters)
+            row = await cursor.fetchone()
+        if row and row[0] == 1:
+            return
+        record = await self.find(lease.run_id, tenant=lease.tenant)
+        if record.status == "done" and record.attempt == lease.attempt:
+            return
+        raise _lost(lease)
+
+    async def _memories(self, lease: Lease, memories: Sequence[NewMemory]) -> dict[str, Any]:
+        places = [await self.scopes.find(lease.tenant, one.collection, lease.user) for one in memories]
+        return {
+            "collections": [place.collection_id for place in places],
+            "scopes": [place.scope_id for place in places],
+            "trusts": [TRUST[one.speaker] for one in memories],
+            "offsets": [one.ordinal - 1 for one in memories],
+            "speakers": [one.speaker for one in memories],
+            "contents": [one.content for one in memories],
+            "vectors": [None if one.vector is None else vector_text(one.vector) for one in memories],
+            "sources": [_message_id(lease.run_id, one.speaker) for one in memories],
+        }
+
+    async def _fenced(self, statement: str, lease: Lease, extra: dict[str, Any]) -> None:
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(statement.encode(), {**_identity(lease), **extra})
+        if cursor.rowcount != 1:
+            raise _lost(lease)
+
+    async def _by_key(self, connection: Connection, request: Request) -> RunRecord | None:
+        if request.idempotency_key is None:
+            return None
+        cursor = await connection.execute(BY_KEY, {"key": request.idempotency_key, "tenant": request.tenant})
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        record = _record(row)
+        if record.fingerprint != request.fingerprint:
+            raise Conflict(
+                f"The idempotency key {request.idempotency_key!r} was used for another request; use a new key.",
+                field="Idempotency-Key",
+                value=request.idempotency_key,
+            )
+        return record
+
+    async def _raced(self, connection: Connection, request: Request) -> Acceptance:
+        earlier = await self._by_key(connection, request)
+        if earlier is None:
+            raise DatabaseDown(
+                "The turn that used this key first is not visible yet; ask again.", retry_after=1
+            )
+        return Acceptance(earlier, fresh=False, lease=None)
+
+    def _acceptance(self, request: Request, run_id: str, thread_id: str) -> dict[str, Any]:
+        return {
+            "thread": thread_id,
+            "tenant": request.tenant,
+            "user": request.user,
+            "run": run_id,
+            "key": request.idempotency_key,
+            "fingerprint": request.fingerprint,
+            "role": request.wanted_role,
+            "worker": self.worker,
+            "lease": self.lease,
+            "message": _message_id(run_id, "user"),
+            "text": request.text,
+        }
+
+    def _accepted(self, request: Request, run_id: str, thread_id: str, row: Any) -> Acceptance:
+        _, status, attempt, started_at = row
+        record = RunRecord(
+            run_id,
+            thread_id,
+            request.tenant,
+            STATUS[status],
+            attempt,
+            request.fingerprint,
+            None,
+            None,
+            started_at,
+        )
+        lease = Lease(
+            run_id, thread_id, attempt, request.tenant, request.user, request.text, request.wanted_role
+        )
+        return Acceptance(record, fresh=True, lease=lease if record.status == "running" else None)
+
+
+def _message_id(run_id: str, speaker: str) -> UUID:
+    """The same for every attempt, so that a repeated write changes nothing."""
+    return uuid5(UUID(run_id), speaker)
+
+
+def _identity(lease: Lease) -> dict[str, Any]:
+    return {"run": lease.run_id, "attempt": lease.attempt}
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"Attempt {lease.attempt} of turn {lease.run_id} is no longer the current one.")
+
+
+def _chat_message(role: int, content: str) -> ChatMessage:
+    return {"role": "assistant" if SPEAKERS[role] == "assistant" else "user", "content": content}
+
+
+def _record(row: Any) -> RunRecord:
+    run, thread, tenant, status, attempt, digest, result, error, started_at = row
+    return RunRecord(
+        str(run), str(thread), tenant, STATUS[status], attempt, bytes(digest), result, error, started_at
+    )

@@ -1,0 +1,75 @@
+"""Collections and the searchable sets within them, by name; made at first use and then remembered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentflow.errors import SchemaMismatch
+from agentflow.records.connections import Connection, Connections
+from agentflow.settings import Collection
+
+COLLECTION = """
+insert into collection (tenant, name, backend, location, dim, embed_model)
+values (%(tenant)s, %(name)s, %(backend)s, %(location)s, %(dim)s, %(model)s)
+on conflict (tenant, name) do update set backend = excluded.backend
+returning id, dim, embed_model
+"""
+SCOPE = """
+insert into scope (tenant, collection_id, user_ref) values (%(tenant)s, %(collection)s, %(user)s)
+on conflict (collection_id, user_ref, role_name) do update set tenant = excluded.tenant
+returning id
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Row ids of a collection and of one scope in it."""
+
+    collection_id: int
+    scope_id: int
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """Finds places; `model` and `dim` are the embedder's, and a collection keeps to the one it began with."""
+
+    connections: Connections
+    collections: Mapping[str, Collection]
+    model: str
+    dim: int
+    known: dict[tuple[int, str, str | None], Place] = field(default_factory=dict)
+
+    async def find(self, tenant: int, collection: str, user: str | None) -> Place:
+        """Raises SchemaMismatch if the collection's vectors are another embedder's."""
+        key = (tenant, collection, user)
+        if key not in self.known:
+            async with self.connections.use() as connection:
+                self.known[key] = await self._make(connection, tenant, collection, user)
+        return self.known[key]
+
+    async def _make(self, connection: Connection, tenant: int, collection: str, user: str | None) -> Place:
+        settings = self.collections.get(collection, Collection())
+        parameters = {
+            "tenant": tenant,
+            "name": collection,
+            "backend": settings.backend,
+            "location": settings.location,
+            "dim": self.dim,
+            "model": self.model,
+        }
+        cursor = await connection.execute(COLLECTION, parameters)
+        row = await cursor.fetchone()
+        if row is None:
+            raise SchemaMismatch(f"The collection {collection} cannot be read.")
+        collection_id, dim, model = row
+        if (dim, model) != (self.dim, self.model):
+            raise SchemaMismatch(
+                f"The collection {collection} holds vectors of {model} ({dim} dimensions), but the embedder is "
+                f"{self.model} ({self.dim}). Go back to the former embedder or use a new collection.",
+                field=f"collections.{collection}",
+                value=model,
+            )
+        cursor = await connection.execute(
+            SCOPE, {"tenant": tenant, "collection": collection_id, "user": user}
+        )
+        found = await cursor.fetchone()
+        return Place(collection_id, found[0] if found else 0)

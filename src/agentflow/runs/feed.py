@@ -1,0 +1,58 @@
+"""The events of one run, for any number of readers, from the first event or from the last."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from agentflow.errors import AgentflowError
+from agentflow.turn import Json
+
+
+@dataclass
+class Feed:
+    """Grows until `close`; every reader sees every event in order."""
+
+    run_id: str
+    thread_id: str
+    events: list[Json] = field(default_factory=list)
+    result: Json | None = None
+    error: AgentflowError | None = None
+    closed: bool = False
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, event: Json) -> None:
+        """Append an event; `done` carries the result."""
+        if event["event"] == "done":
+            self.result = {key: value for key, value in event.items() if key != "event"}
+        self.events.append(event)
+        self._wake()
+
+    def close(self, error: AgentflowError | None = None) -> None:
+        """No more events. An error after the result changes nothing for the reader."""
+        self.error = None if self.result is not None else error
+        self.closed = True
+        self._wake()
+
+    async def follow(self) -> AsyncIterator[Json]:
+        """Every event so far and to come."""
+        position = 0
+        while True:
+            changed = self._changed
+            while position < len(self.events):
+                position += 1
+                yield self.events[position - 1]
+            if self.closed:
+                return
+            await changed.wait()
+
+    async def finished(self) -> Json:
+        """The result. Raises the error that ended the run."""
+        async for _ in self.follow():
+            pass
+        if self.result is not None:
+            return self.result
+        raise self.error or AgentflowError("The turn ended without a result.")
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

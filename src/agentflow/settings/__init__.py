@@ -1,0 +1,31 @@
+"""agentflow.yaml and the environment as frozen, validated values; the sole reader of both."""
+
+from agentflow.settings.document import Document, Finding
+from agentflow.settings.environment import Environment
+from agentflow.settings.environment import read as read_environment
+from agentflow.settings.reading import inspect, load
+from agentflow.settings.schema import (
+    Collection,
+    EmbedderSettings,
+    Generation,
+    Model,
+    Role,
+    Settings,
+    Timeouts,
+)
+
+__all__ = [
+    "Collection",
+    "Document",
+    "EmbedderSettings",
+    "Environment",
+    "Finding",
+    "Generation",
+    "Model",
+    "Role",
+    "Settings",
+    "Timeouts",
+    "inspect",
+    "load",
+    "read_environment",
+]

@@ -1,0 +1,182 @@
+"""From file and environment to settings, or to a list of every mistake in them."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from agentflow.errors import ConfigError
+from agentflow.settings.document import Document, Finding, Path_, dotted, read
+from agentflow.settings.environment import OVERRIDES, Environment
+from agentflow.settings.schema import Settings
+
+SECRETS = (("postgres", "url"), ("model", "api_key"), ("embedder", "api_key"), ("server", "api_key"))
+
+
+def load(file: Path, environment: Environment) -> Settings:
+    """The settings of a file. Raises ConfigError that lists every mistake with its line."""
+    settings, findings = inspect(read(file), environment, folder=file.resolve().parent)
+    mistakes = [finding for finding in findings if finding.serious]
+    if settings is None or mistakes:
+        listing = "\n".join(f"  {finding}" for finding in mistakes)
+        raise ConfigError(f"{file} cannot be used:\n{listing}", field="config", value=str(file))
+    return settings
+
+
+def inspect(
+    document: Document, environment: Environment, *, folder: Path
+) -> tuple[Settings | None, list[Finding]]:
+    """Settings (None if they cannot be built) and all findings, in the file's order.
+
+    Relative paths in the file are taken from `folder`.
+    """
+    findings = list(document.repeated)
+    data = _with_environment(document, environment, folder, findings)
+    settings = None
+    try:
+        settings = _anchored(Settings.model_validate(data), folder)
+    except ValidationError as error:
+        findings += [_explained(details, document) for details in error.errors()]
+    else:
+        findings += _cross_checked(settings, document)
+    return settings, sorted(findings, key=lambda finding: finding.line)
+
+
+def _with_environment(
+    document: Document, environment: Environment, folder: Path, findings: list[Finding]
+) -> dict[str, Any]:
+    data = {key: dict(value) if isinstance(value, dict) else value for key, value in document.data.items()}
+    for name, (section, key) in OVERRIDES.items():
+        block = data.setdefault(section, {})
+        if environment.variables.get(name) and isinstance(block, dict):
+            block[key] = environment.variables[name]
+    for section, key in SECRETS:
+        block = data.get(section)
+        written = document.data.get(section)
+        if not isinstance(block, dict) or not isinstance(block.get(key), str):
+            continue
+        in_file = isinstance(written, dict) and written.get(key) == block[key]
+        resolved = _secret(block[key], environment, folder)
+        if resolved is None or (in_file and key == "api_key" and resolved == block[key]):
+            findings.append(_bad_secret((section, key), block[key], document))
+        block[key] = resolved
+    return data
+
+
+def _secret(value: str, environment: Environment, folder: Path) -> str | None:
+    """The secret that `env:NAME` or `file:PATH` stands for; None if it is not there; else the value itself."""
+    if value.startswith("env:"):
+        return environment.variables.get(value.removeprefix("env:"))
+    if value.startswith("file:"):
+        path = folder / value.removeprefix("file:")
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    return value
+
+
+def _bad_secret(path: Path_, value: str, document: Document) -> Finding:
+    if value.startswith(("env:", "file:")):
+        return Finding(document.line(path), dotted(path), value, "that variable or file is not there; set it")
+    hint = "a secret does not belong into the file; write env:NAME or file:PATH"
+    return Finding(document.line(path), dotted(path), "***", hint)
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    data = folder / settings.postgres.data
+    return settings.model_copy(update={"postgres": settings.postgres.model_copy(update={"data": data})})
+
+
+def _explained(details: ErrorDetails, document: Document) -> Finding:
+    path = tuple(part for part in details["loc"] if part != "[key]")
+    message = details["msg"].removeprefix("Value error, ")
+    value = _shown(details.get("input"), path)
+    if details["type"] == "extra_forbidden":
+        message = f"unknown key{_did_you_mean(path)}"
+        value = ""
+    elif details["type"] == "missing":
+        value = ""
+    elif details["type"] == "string_pattern_mismatch" and "[key]" in details["loc"]:
+        message = "a name has letters, digits, _ and - only, at most 63, and starts with a letter or digit"
+    return Finding(document.line(path), dotted(path), value, message)
+
+
+def _shown(value: Any, path: Path_) -> str:
+    if path in SECRETS:
+        return "***"
+    if isinstance(value, dict | list):
+        return ""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _did_you_mean(path: Path_) -> str:
+    known = list(_keys_at(path[:-1]))
+    close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known here: {', '.join(known)}"
+
+
+def _keys_at(path: Path_) -> Iterator[str]:
+    model: type[BaseModel] | None = Settings
+    for part in path:
+        if model is None:
+            return
+        model = _inner(model, part)
+    if model is not None:
+        yield from model.model_fields
+
+
+def _inner(model: type[BaseModel], part: str | int) -> type[BaseModel] | None:
+    """The model behind a key; for dict[str, Model] blocks the entry's name is skipped by standing still."""
+    field = model.model_fields.get(str(part))
+    if field is None:
+        return model
+    for candidate in _models_in(field.annotation):
+        return candidate
+    return None
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def _cross_checked(settings: Settings, document: Document) -> Iterator[Finding]:
+    for name, role in settings.roles.items():
+        yield from _collections_known(settings, document, name)
+        if not role.description and not role.examples:
+            yield Finding(
+                document.line(("roles", name)),
+                f"roles.{name}",
+                "",
+                "has neither description nor examples, so only its name tells what it is for; add examples",
+                serious=False,
+            )
+    yield from _router_roles(settings, document)
+
+
+def _collections_known(settings: Settings, document: Document, name: str) -> Iterator[Finding]:
+    role = settings.roles[name]
+    known = {"conversations", *settings.collections}
+    for key, wanted in (("reads", role.reads), ("writes", role.writes)):
+        for collection in wanted:
+            if collection not in known:
+                close = difflib.get_close_matches(collection, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else "; add it under collections:"
+                path: Path_ = ("roles", name, key)
+                yield Finding(document.line(path), dotted(path), collection, f"no such collection{hint}")
+
+
+def _router_roles(settings: Settings, document: Document) -> Iterator[Finding]:
+    for key in ("on_unknown", "on_ambiguous"):
+        wanted = getattr(getattr(settings.router, key), "role", None)
+        if wanted is not None and wanted not in settings.roles:
+            path: Path_ = ("router", key)
+            known = ", ".join(settings.roles) or "none"
+            yield Finding(document.line(path), dotted(path), wanted, f"no such role; known roles: {known}")

@@ -1,0 +1,138 @@
+"""The one file as values: what agentflow.yaml may say, with every default."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+
+from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
+from agentflow.settings.values import Location, Octets, Place, Seconds, Section, Warm, WarmBy, lowered
+
+RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+class Generation(Section):
+    """How a role's answers are sampled. `temperature` 0 is greedy."""
+
+    max_tokens: int = Field(512, ge=1, le=4096)
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class Role(Section):
+    """One mind: what it is for, which adapter speaks, where that rests, and what it remembers."""
+
+    title: str = Field("", description="Name for people; the key when empty.")
+    description: str = Field("", description="What the role is for; read by the classifier.")
+    examples: tuple[str, ...] = Field((), description="Messages that belong to this role.")
+    lora_path: str | None = Field(
+        None,
+        description="Adapter folder (safetensors), or tiny:NAME for a shipped one; none: the base model.",
+    )
+    location: Place = Field(Location.RAM, description="Where the adapter rests: VRAM, RAM, disk or remote.")
+    warm: WarmBy = Field(
+        Warm.PREDICTED, description="Who activates it: start, predicted, demand or schedule."
+    )
+    unload_after: Seconds | None = Field(600.0, description="Idle time until it is unloaded, such as 10m.")
+    pin: bool = Field(False, description="Never unload it.")
+    intents: tuple[IntentSettings, ...] = Field((), description="Several things the role is for.")
+    rules: tuple[RuleSettings, ...] = Field((), description="Words or patterns that decide before meaning.")
+    threshold: float | None = Field(None, description="Own scope threshold instead of the calibrated one.")
+    system_prompt: str = ""
+    reads: tuple[str, ...] = Field(("conversations",), description="Collections it recalls from.")
+    writes: tuple[str, ...] = Field(("conversations",), description="Collections its turns are written to.")
+    generation: Generation = Generation()
+
+
+class Collection(Section):
+    """A set of memories with a place of its own."""
+
+    backend: Annotated[Literal["postgres"], BeforeValidator(lowered)] = "postgres"
+    location: Annotated[Literal["postgres"], BeforeValidator(lowered)] = "postgres"
+
+
+class Timeouts(Section):
+    """How long the engine may take; durations such as 5s."""
+
+    connect: Seconds = 5.0
+    first_token: Seconds = 60.0
+    between_tokens: Seconds = 30.0
+    total: Seconds = 300.0
+
+
+class Model(Section):
+    """The base model and the engine that runs it."""
+
+    base: str = Field("tiny", description="tiny (shipped), a folder, or a hub id such as Qwen/Qwen3-0.6B.")
+    engine: Literal["local", "vllm", "double"] = Field(
+        "local", description="local: in process; vllm: a server; double: a stand-in without any model."
+    )
+    url: str = Field("http://127.0.0.1:8000", description="Where vLLM listens.")
+    api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH.")
+    slots: int = Field(8, ge=1, description="Adapters that fit into VRAM at once (vLLM: --max-loras).")
+    max_rank: int = Field(64, ge=1, description="Largest LoRA rank (vLLM: --max-lora-rank).")
+    batch: int = Field(8, ge=1, le=256, description="Answers generated at once by the local engine.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeouts: Timeouts = Timeouts()
+
+
+class EmbedderSettings(Section):
+    """What turns texts into vectors."""
+
+    kind: Literal["onnx", "remote", "fake"] = "onnx"
+    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="Hub id, or a local folder.")
+    precision: Literal["int8", "fp32"] = "int8"
+    url: str | None = Field(None, description="An OpenAI-compatible server, for kind: remote.")
+    api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH.")
+    timeout: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _remote_has_url(self) -> "EmbedderSettings":
+        if self.kind == "remote" and not self.url:
+            raise ValueError("kind: remote needs url: the address of an OpenAI-compatible server")
+        return self
+
+
+class MemorySettings(Section):
+    """How much of the past a prompt sees."""
+
+    recall: int = Field(6, ge=0, le=100, description="Memories recalled per turn.")
+    min_score: float = Field(0.25, ge=-1, le=1, description="Cosine below which a memory is not recalled.")
+    history: int = Field(10, ge=0, le=200, description="Messages of the thread that the prompt repeats.")
+
+
+class Postgres(Section):
+    """The database. Without `url` agentflow runs its own, in `data`."""
+
+    url: SecretStr | None = Field(None, description="DSN; or set DATABASE_URL.")
+    data: Path = Field(Path(".agentflow/postgres"), description="Folder of the embedded server.")
+    bin_dir: Path | None = None
+    run_as: str | None = Field(None, description="User of the embedded server when started by root.")
+    start_timeout: Seconds = 60.0
+    pool_size: int = Field(16, ge=2, le=80)
+
+
+class Server(Section):
+    """Where agentflow listens, and its limits."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8100, ge=1, le=65535)
+    api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH; needed beyond loopback.")
+    body_limit: Octets = 2 * 1024 * 1024
+    message_chars: int = Field(200_000, ge=1)
+    turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")
+
+
+class Settings(Section):
+    """agentflow.yaml as a whole."""
+
+    model: Model = Model()
+    roles: dict[RoleName, Role] = Field(default_factory=dict)
+    collections: dict[RoleName, Collection] = Field(default_factory=lambda: {"conversations": Collection()})
+    router: RouterSettings = RouterSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    memory: MemorySettings = MemorySettings()
+    postgres: Postgres = Postgres()
+    server: Server = Server()

@@ -1,0 +1,218 @@
+"""The schema as SQLAlchemy Core metadata, read by migrations/env.py; statements live in records/ and memory/.
+
+Codes: message.role 1 system 2 user 3 assistant 4 tool. message.status 1 complete 2 partial.
+run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job.
+memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
+collection.kind 1 conversation 2 documents 3 facts.
+"""
+
+from typing import Any
+
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "agentflow"
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_ix",
+        "uq": "%(table_name)s_%(column_0_N_name)s_uq",
+        "ck": "%(table_name)s_%(constraint_name)s_ck",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fk",
+        "pk": "%(table_name)s_pk",
+    },
+)
+session_seq = Sequence("session_seq", metadata=metadata)
+memory_id_seq = Sequence("memory_id_seq", metadata=metadata)
+
+
+def _tenant() -> Column[int]:
+    return Column("tenant", Integer, nullable=False, server_default=text("0"))
+
+
+def _meta() -> Column[Any]:
+    return Column("meta", JSONB, nullable=False, server_default=text("'{}'"))
+
+
+def _at(name: str) -> Column[Any]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+thread = Table(
+    "thread",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _tenant(),
+    Column("user_ref", Text, nullable=False),
+    Column("client_ref", Text),
+    Column("title", Text),
+    Column("role_name", Text),
+    Column("pinned_role", Text),
+    Column("last_seq", Integer, nullable=False, server_default=text("0")),
+    Column("session_id", BigInteger, nullable=False, server_default=session_seq.next_value()),
+    _meta(),
+    _at("created_at"),
+    _at("updated_at"),
+)
+Index(
+    "thread_client_uq",
+    thread.c.tenant,
+    thread.c.client_ref,
+    unique=True,
+    postgresql_where=thread.c.client_ref.is_not(None),
+)
+Index("thread_user_ix", thread.c.tenant, thread.c.user_ref, thread.c.updated_at)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _tenant(),
+    Column("thread_id", Uuid, ForeignKey("agentflow.thread.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("graph", Text, nullable=False, server_default=text("'agent'")),
+    Column("kind", SmallInteger, nullable=False, server_default=text("1")),
+    Column("status", SmallInteger, nullable=False, server_default=text("0")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("idem_key", Text),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("wanted_role", Text),
+    Column("role_name", Text),
+    Column("adapter", Text),
+    Column("worker", Text),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("result", JSONB(none_as_null=True)),
+    Column("error", JSONB(none_as_null=True)),
+    _at("started_at"),
+    Column("ended_at", DateTime(timezone=True)),
+    UniqueConstraint("thread_id", "seq"),
+)
+Index("run_live_ix", run.c.lease_until, postgresql_where=run.c.status.in_((0, 1)))
+Index("run_open_ix", run.c.thread_id, run.c.seq, postgresql_where=run.c.status.in_((0, 1)))
+Index("run_idem_uq", run.c.tenant, run.c.idem_key, unique=True, postgresql_where=run.c.idem_key.is_not(None))
+
+message = Table(
+    "message",
+    metadata,
+    Column("thread_id", Uuid, ForeignKey("agentflow.thread.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("id", Uuid, nullable=False, unique=True),
+    _tenant(),
+    Column("run_id", Uuid, nullable=False),
+    Column("role", SmallInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False, server_default=text("1")),
+    Column("content", Text, nullable=False),
+    Column("role_name", Text),
+    Column("adapter", Text),
+    Column("tokens_in", Integer),
+    Column("tokens_out", Integer),
+    Column("latency_ms", Integer),
+    _meta(),
+    _at("created_at"),
+    PrimaryKeyConstraint("thread_id", "seq"),
+)
+Index("message_run_ix", message.c.run_id)
+
+collection = Table(
+    "collection",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _tenant(),
+    Column("name", Text, nullable=False),
+    Column("kind", SmallInteger, nullable=False, server_default=text("1")),
+    Column("backend", Text, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("embed_model", Text, nullable=False),
+    _meta(),
+    _at("created_at"),
+    UniqueConstraint("tenant", "name"),
+)
+
+scope = Table(
+    "scope",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _tenant(),
+    Column(
+        "collection_id", Integer, ForeignKey("agentflow.collection.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("user_ref", Text),
+    Column("role_name", Text),
+    UniqueConstraint("collection_id", "user_ref", "role_name", postgresql_nulls_not_distinct=True),
+)
+
+memory = Table(
+    "memory",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("id", BigInteger, nullable=False, server_default=memory_id_seq.next_value()),
+    _tenant(),
+    Column("scope_id", Integer, nullable=False),
+    Column("kind", SmallInteger, nullable=False, server_default=text("1")),
+    Column("trust", SmallInteger, nullable=False),
+    Column("session_id", BigInteger, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("speaker", Text, nullable=False),
+    Column("said_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("content", Text, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("embedding", HALFVEC),
+    Column("thread_id", Uuid),
+    Column("source_message", Uuid),
+    Column("chunk_no", Integer, nullable=False, server_default=text("0")),
+    Column("role_name", Text),
+    Column("adapter", Text),
+    Column("hidden", Boolean, nullable=False, server_default=text("false")),
+    Column("expires_at", DateTime(timezone=True)),
+    _meta(),
+    _at("created_at"),
+    PrimaryKeyConstraint("collection_id", "id"),
+    postgresql_partition_by="LIST (collection_id)",
+)
+Index(
+    "memory_source_uq",
+    memory.c.collection_id,
+    memory.c.source_message,
+    memory.c.chunk_no,
+    unique=True,
+    postgresql_where=memory.c.source_message.is_not(None),
+)
+Index("memory_position_ix", memory.c.collection_id, memory.c.scope_id, memory.c.session_id, memory.c.seq)
+Index("memory_thread_ix", memory.c.thread_id, postgresql_where=memory.c.thread_id.is_not(None))
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    _tenant(),
+    Column("kind", Text, nullable=False),
+    Column("item_id", BigInteger),
+    Column("collection_id", Integer),
+    Column("payload", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    _at("not_before"),
+    Column("last_error", Text),
+    _at("created_at"),
+)
+Index("outbox_due_ix", outbox.c.kind, outbox.c.not_before, outbox.c.id)
