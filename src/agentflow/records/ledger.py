@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import uuid_utils
 from psycopg import Rollback
 from psycopg.types.json import Jsonb
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
@@ -188,7 +188,7 @@ class PostgresLedger:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(DatabaseDown),
             stop=stop_after_delay(20),
-            wait=wait_exponential_jitter(initial=0.1, max=2),
+            wait=wait_random_exponential(multiplier=0.2, max=2),
             reraise=True,
         )
         async for attempt in retrying:

@@ -1,0 +1,57 @@
+"""What every test has: a clean environment, and one real Postgres for the session."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from agentflow.records.migrate import migrate
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the developer's own settings."""
+    for name in list(os.environ):
+        if name == "DATABASE_URL" or (
+            name.startswith("AGENTFLOW_") and not name.startswith("AGENTFLOW_TEST_")
+        ):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """DSN of a migrated database on an embedded server that this session starts and stops."""
+    with tempfile.TemporaryDirectory(prefix="agentflow-test-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 - the server's own user must reach its data folder below
+        fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        server = EmbeddedPostgres(EmbeddedOptions(Path(folder) / "postgres", settings=fast, sync=False))
+        dsn = server.start()
+        migrate(dsn)
+        yield dsn
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def fresh_database(postgres: str) -> Callable[[], str]:
+    """A function that makes an empty, migrated database and returns its DSN."""
+    numbers = itertools.count()
+    admin = psycopg.conninfo.make_conninfo(postgres, dbname="postgres")
+
+    def make() -> str:
+        name = f"test_{next(numbers)}"
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"create database {name} template agentflow".encode())
+        return psycopg.conninfo.make_conninfo(postgres, dbname=name)
+
+    return make
+
+
+@pytest.fixture
+def database(fresh_database: Callable[[], str]) -> str:
+    """DSN of a database of this test's own."""
+    return fresh_database()

@@ -1,0 +1,221 @@
+"""What every ledger does: one suite for the fake and for Postgres."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import pytest
+
+from agentflow.errors import Conflict, LeaseLost, NotFound
+from agentflow.fakes.ledger import FakeLedger
+from agentflow.protocols import Lease, Ledger, MemoryHome, NewMemory, Outcome, Request, Scope
+from agentflow.memory.postgres import PostgresMemory
+from agentflow.records.connections import open_connections
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.scopes import Scopes
+from agentflow.settings import Collection
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+
+
+@pytest.fixture(params=["fake", "postgres"])
+async def world(
+    request: pytest.FixtureRequest, fresh_database: Callable[[], str]
+) -> AsyncIterator[tuple[Ledger, MemoryHome]]:
+    """A ledger whose leases last 50 ms, and the memories it writes."""
+    if request.param == "fake":
+        ledger = FakeLedger(lease=0.05)
+        yield ledger, ledger.memory
+        return
+    connections = await open_connections(fresh_database(), size=4)
+    scopes = Scopes(connections, {"conversations": Collection()}, "test", 2)
+    yield PostgresLedger(connections, scopes, worker="test", lease=0.05), PostgresMemory(connections, scopes)
+    await connections.close()
+
+
+@pytest.fixture
+def ledger(world: tuple[Ledger, MemoryHome]) -> Ledger:
+    return world[0]
+
+
+def outcome(answer: str = "Rex", **changes: object) -> Outcome:
+    plain = {
+        "result": {"output": answer},
+        "role": "coder",
+        "adapter": "coder@1",
+        "usage": USAGE,
+        "latency_ms": 5,
+    }
+    return Outcome(answer=answer, **{**plain, **changes})
+
+
+async def accepted(ledger: Ledger, **request: object) -> Lease:
+    lease = (await ledger.accept(Request(**{"text": "hi", **request}))).lease
+    assert lease is not None
+    return lease
+
+
+async def test_an_accepted_message_starts_with_attempt_one(ledger: Ledger) -> None:
+    acceptance = await ledger.accept(Request(text="hi", wanted_role="coder"))
+    record = acceptance.record
+    assert (acceptance.fresh, record.status, record.attempt) == (True, "running", 1)
+    assert acceptance.lease == Lease(record.run_id, record.thread_id, 1, 0, "default", "hi", "coder")
+
+
+async def test_a_known_key_returns_the_earlier_run(ledger: Ledger) -> None:
+    first = await ledger.accept(Request(text="hi", idempotency_key="k"))
+    again = await ledger.accept(Request(text="hi", idempotency_key="k"))
+    assert (again.fresh, again.lease, again.record.run_id) == (False, None, first.record.run_id)
+
+
+async def test_many_at_once_with_one_key_make_one_run(ledger: Ledger) -> None:
+    request = Request(text="hi", idempotency_key="k")
+    found = await asyncio.gather(*(ledger.accept(request) for _ in range(8)))
+    assert [one.fresh for one in found].count(True) == 1
+    assert len({one.record.run_id for one in found}) == 1
+
+
+async def test_a_key_belongs_to_its_request(ledger: Ledger) -> None:
+    await ledger.accept(Request(text="hi", idempotency_key="k"))
+    with pytest.raises(Conflict, match="'k' was used for another request"):
+        await ledger.accept(Request(text="something else", idempotency_key="k"))
+
+
+async def test_a_key_belongs_to_its_tenant(ledger: Ledger) -> None:
+    first = await ledger.accept(Request(text="hi", idempotency_key="k"))
+    other = await ledger.accept(Request(text="hi", idempotency_key="k", tenant=1))
+    assert other.fresh
+    assert other.record.run_id != first.record.run_id
+
+
+async def test_somebody_elses_thread_does_not_exist(ledger: Ledger) -> None:
+    lease = await accepted(ledger)
+    with pytest.raises(NotFound):
+        await ledger.accept(Request(text="hi", thread_id=lease.thread_id, user="eve"))
+    with pytest.raises(NotFound):
+        await ledger.find(lease.run_id, tenant=1)
+
+
+async def test_a_thread_goes_on_only_after_its_earlier_turn(ledger: Ledger) -> None:
+    first = await accepted(ledger)
+    second = await ledger.accept(Request(text="and?", thread_id=first.thread_id))
+    assert (second.lease, await ledger.claim(second.record.run_id)) == (None, None)
+    await ledger.finish(first, outcome())
+    lease = await ledger.claim(second.record.run_id)
+    assert lease is not None
+    assert (lease.attempt, lease.text) == (1, "and?")
+
+
+async def test_a_run_out_of_lease_is_abandoned_and_claimed_with_the_next_attempt(ledger: Ledger) -> None:
+    lease = await accepted(ledger)
+    assert await ledger.abandoned(limit=9) == []
+    await asyncio.sleep(0.06)
+    assert await ledger.abandoned(limit=9) == [lease.run_id]
+    claimed = await ledger.claim(lease.run_id)
+    assert claimed is not None
+    assert claimed.attempt == 2
+
+
+async def test_a_renewed_lease_is_not_abandoned(ledger: Ledger) -> None:
+    lease = await accepted(ledger)
+    await asyncio.sleep(0.03)
+    await ledger.renew(lease)
+    await asyncio.sleep(0.03)
+    assert await ledger.abandoned(limit=9) == []
+
+
+async def test_a_stale_attempt_writes_nothing(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    stale = await accepted(ledger)
+    await asyncio.sleep(0.06)
+    current = await ledger.claim(stale.run_id)
+    assert current is not None
+    item = NewMemory("conversations", 0, "user", "stale", np.float32([1, 0]))
+    for write in (
+        ledger.finish(stale, outcome("stale", memories=[item])),
+        ledger.fail(stale, {}, final=True),
+        ledger.renew(stale),
+    ):
+        with pytest.raises(LeaseLost):
+            await write
+    await ledger.finish(current, outcome("current"))
+    record = await ledger.find(stale.run_id, tenant=0)
+    assert (record.status, record.attempt, record.result) == ("done", 2, {"output": "current"})
+    assert await memory.search(Scope(0, "conversations", "default"), np.float32([1, 0]), 9) == []
+
+
+async def test_finishing_twice_changes_nothing(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    lease = await accepted(ledger)
+    item = NewMemory("conversations", 0, "user", "hi", np.float32([1, 0]))
+    await ledger.finish(lease, outcome(memories=[item]))
+    await ledger.finish(lease, outcome("another answer", memories=[item]))
+    assert (await ledger.find(lease.run_id, tenant=0)).result == {"output": "Rex"}
+    assert len(await memory.search(Scope(0, "conversations", "default"), np.float32([1, 0]), 9)) == 1
+
+
+async def test_a_failed_run_keeps_its_reason_and_can_be_opened_again(ledger: Ledger) -> None:
+    lease = await accepted(ledger)
+    await ledger.fail(lease, {"message": "engine down"}, final=True)
+    record = await ledger.find(lease.run_id, tenant=0)
+    assert (record.status, record.error) == ("failed", {"message": "engine down"})
+    assert await ledger.claim(lease.run_id) is None
+    await ledger.reopen(lease.run_id, tenant=0)
+    again = await ledger.claim(lease.run_id)
+    assert again is not None
+    assert again.attempt == 2
+
+
+async def test_a_run_handed_back_is_claimed_at_once(ledger: Ledger) -> None:
+    lease = await accepted(ledger)
+    await ledger.fail(lease, {}, final=False)
+    again = await ledger.claim(lease.run_id)
+    assert again is not None
+    assert again.attempt == 2
+
+
+async def test_context_is_what_the_thread_knew_before_the_turn(ledger: Ledger) -> None:
+    first = await accepted(ledger, text="My dog is Rex")
+    await ledger.finish(first, outcome("Rex!", result={"selection": {"offered": ["coder", "artist"]}}))
+    second = await accepted(ledger, text="and?", thread_id=first.thread_id)
+    context = await ledger.context(second.run_id, tenant=0, messages=10)
+    assert context.pop("idle") == pytest.approx(0, abs=5)
+    assert context == {
+        "text": "and?",
+        "history": [{"role": "user", "content": "My dog is Rex"}, {"role": "assistant", "content": "Rex!"}],
+        "role": "coder",
+        "pinned_role": None,
+        "offered": ["coder", "artist"],
+    }
+
+
+async def test_history_is_the_newest_messages_of_finished_turns(ledger: Ledger) -> None:
+    first = await accepted(ledger, text="one")
+    await ledger.finish(first, outcome("1"))
+    failed = await accepted(ledger, text="two", thread_id=first.thread_id)
+    await ledger.fail(failed, {}, final=True)
+    third = await accepted(ledger, text="three", thread_id=first.thread_id)
+    await ledger.finish(third, outcome("3"))
+    last = await accepted(ledger, text="four", thread_id=first.thread_id)
+    context = await ledger.context(last.run_id, tenant=0, messages=3)
+    assert [one["content"] for one in context["history"]] == ["1", "three", "3"]
+    assert (await ledger.context(last.run_id, tenant=0, messages=0))["history"] == []
+
+
+async def test_memories_are_found_nearest_first_in_their_scope_only(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    lease = await accepted(ledger)
+    items = [
+        NewMemory("conversations", 0, "user", "far", np.float32([0, 1])),
+        NewMemory("conversations", 1, "assistant", "near", np.float32([1, 0])),
+    ]
+    await ledger.finish(lease, outcome(memories=items))
+    scope = Scope(0, "conversations", "default")
+    found = await memory.search(scope, np.float32([1, 0]), 9)
+    assert [(one["content"], one["speaker"], one["score"]) for one in found] == [
+        ("near", "assistant", 1.0),
+        ("far", "user", 0.0),
+    ]
+    assert await memory.fetch(scope, [found[1]["id"]]) == [{**found[1], "score": 0.0}]
+    assert await memory.search(Scope(0, "conversations", "eve"), np.float32([1, 0]), 9) == []
+    assert await memory.search(Scope(1, "conversations", "default"), np.float32([1, 0]), 9) == []

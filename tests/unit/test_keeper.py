@@ -1,0 +1,155 @@
+"""The keeper: who is in, who waits, who leaves."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentflow.errors import InvalidAdapter
+from agentflow.fakes.engine import FakeEngine
+from agentflow.residency.keeper import AdapterKeeper
+from agentflow.residency.plan import Resident, idle, victim
+from agentflow.residency.roster import Adapter
+
+ROLES = ("philosopher", "coder", "artist")
+
+
+def adapter(role: str, *, pinned: bool = False, unload_after: float | None = 10.0) -> Adapter:
+    return Adapter(f"{role}@1", Path("/adapters") / role, at_start=False, pinned=pinned, unload_after=unload_after)
+
+
+def keeper(slots: int, *, pinned: tuple[str, ...] = (), **engine: object) -> AdapterKeeper:
+    roster = {role: adapter(role, pinned=role in pinned) for role in ROLES}
+    return AdapterKeeper(FakeEngine(check_files=False, **engine), {**roster, "plain": None}, slots)
+
+
+def calls(kept: AdapterKeeper) -> list[tuple[str, str | None]]:
+    assert isinstance(kept.engine, FakeEngine)
+    return kept.engine.calls
+
+
+async def test_an_adapter_is_loaded_once_for_all_who_want_it() -> None:
+    kept = keeper(2, load_delay=0.01)
+
+    async def use() -> None:
+        async with kept.hold("coder"):
+            pass
+
+    await asyncio.gather(*(use() for _ in range(20)))
+    assert calls(kept) == [("load", "coder@1")]
+
+
+async def test_a_role_without_adapter_holds_nothing() -> None:
+    kept = keeper(1)
+    async with kept.hold("plain") as name:
+        assert (name, kept.tier("plain"), calls(kept)) == (None, "base", [])
+
+
+async def test_warming_loads_before_anybody_holds() -> None:
+    kept = keeper(2)
+    kept.warm("coder")
+    assert kept.tier("coder") == "disk"
+    await asyncio.sleep(0.01)
+    assert (kept.tier("coder"), calls(kept)) == ("vram", [("load", "coder@1")])
+
+
+async def test_the_least_recently_used_makes_room() -> None:
+    kept = keeper(2)
+    for role in ("philosopher", "coder", "philosopher", "artist"):
+        async with kept.hold(role):
+            pass
+    assert calls(kept)[-2:] == [("unload", "coder@1"), ("load", "artist@1")]
+
+
+async def test_a_held_adapter_stays_and_the_newcomer_waits() -> None:
+    kept = keeper(1)
+    async with kept.hold("coder"):
+        waiting = asyncio.create_task(kept.hold("artist").__aenter__())
+        await asyncio.sleep(0.01)
+        assert (waiting.done(), calls(kept)) == (False, [("load", "coder@1")])
+    assert await asyncio.wait_for(waiting, 1) == "artist@1"
+
+
+async def test_a_resident_is_held_at_once_while_another_loads() -> None:
+    kept = keeper(2)
+    async with kept.hold("coder"):
+        pass
+    assert isinstance(kept.engine, FakeEngine)
+    kept.engine.load_delay = 10
+    kept.warm("artist")
+    async with asyncio.timeout(1), kept.hold("coder") as name:
+        assert name == "coder@1"
+    await kept.close()
+
+
+async def test_a_failed_load_reaches_every_waiter_and_the_next_one_tries_again() -> None:
+    kept = keeper(1)
+    assert isinstance(kept.engine, FakeEngine)
+    kept.engine.load_failure = InvalidAdapter("broken")
+    kept.warm("coder")
+    with pytest.raises(InvalidAdapter):
+        async with kept.hold("coder"):
+            pass
+    kept.engine.load_failure = None
+    async with kept.hold("coder") as name:
+        assert name == "coder@1"
+
+
+async def test_a_cancelled_waiter_leaves_the_load_to_the_others() -> None:
+    kept = keeper(1, load_delay=0.05)
+    first = asyncio.create_task(kept.hold("coder").__aenter__())
+    await asyncio.sleep(0.01)
+    first.cancel()
+    async with kept.hold("coder"):
+        assert calls(kept) == [("load", "coder@1")]
+    assert kept.places["coder@1"].holds == 0
+
+
+async def test_what_is_idle_for_its_time_is_unloaded() -> None:
+    now = [0.0]
+    kept = keeper(3, pinned=("artist",))
+    kept.clock = lambda: now[0]
+    for role in ("coder", "artist"):
+        async with kept.hold(role):
+            pass
+    now[0] = 10.0
+    await kept.sweep()
+    assert calls(kept)[2:] == [("unload", "coder@1")]
+
+
+async def test_a_bad_adapter_is_told_when_it_is_wanted() -> None:
+    kept = AdapterKeeper(FakeEngine(), {"coder": InvalidAdapter("rank 128 is over 64")}, 1)
+    kept.warm("coder")
+    with pytest.raises(InvalidAdapter, match="rank 128"):
+        async with kept.hold("coder"):
+            pass
+
+
+residents = st.builds(
+    Resident,
+    name=st.text("abc", min_size=1, max_size=3),
+    holds=st.integers(0, 2),
+    last_used=st.floats(0, 100),
+    pinned=st.booleans(),
+    unload_after=st.none() | st.floats(0, 50),
+)
+
+
+@given(st.lists(residents, unique_by=lambda one: one.name))
+def test_nobody_held_or_pinned_is_a_victim_and_somebody_free_is_found(found: list[Resident]) -> None:
+    free = {one.name for one in found if one.holds == 0 and not one.pinned}
+    chosen = victim(found)
+    assert (chosen in free) if free else (chosen is None)
+
+
+@given(st.lists(residents, unique_by=lambda one: one.name), st.floats(0, 200))
+def test_idle_never_names_the_held_the_pinned_or_the_recent(found: list[Resident], now: float) -> None:
+    by_name = {one.name: one for one in found}
+    for name in idle(found, now):
+        one = by_name[name]
+        assert one.holds == 0
+        assert not one.pinned
+        assert one.unload_after is not None
+        assert now - one.last_used >= one.unload_after
