@@ -210,6 +210,11 @@ class Cluster:
         if stat.S_IMODE(status.st_mode) != 0o700:
             self.sockets.chmod(0o700)
 
+    def close_sockets(self) -> None:
+        """Remove what a server that is gone left of its socket."""
+        if self.sockets.is_dir() and self.sockets.lstat().st_uid == self.account.uid:
+            shutil.rmtree(self.sockets, ignore_errors=True)
+
 
 def _shared_memory() -> dict[str, str]:
     """Docker gives /dev/shm 64 MB, too little for a parallel index build: then use files."""

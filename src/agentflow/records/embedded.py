@@ -6,7 +6,6 @@ survives this process by intention, so whoever owns it must turn SIGTERM into an
 """
 
 import atexit
-import contextlib
 import fcntl
 import os
 import subprocess
@@ -100,7 +99,7 @@ class EmbeddedPostgres:
             self._release()
             raise DatabaseError(
                 f"The embedded Postgres cannot use {self._data}: {error}. It needs a folder it may "
-                "write, with room for some 100 MB. Change postgres.data, or set postgres.url to your own server.",
+                "write, with 100 MB of room. Change postgres.data, or set postgres.url to your own server.",
                 field="postgres.data",
                 value=str(self._data),
             ) from error
@@ -156,10 +155,10 @@ class EmbeddedPostgres:
         """Server first, socket folder next, the lock last."""
         self._up.clear()
         process, self._process = self._process, None
-        if process is not None and self._cluster is not None:
-            self._cluster.stop(process)
-            with contextlib.suppress(OSError):  # not empty, or gone: no matter
-                self._cluster.sockets.rmdir()
+        if self._cluster is not None and self._lock.held:
+            if process is not None:
+                self._cluster.stop(process)
+            self._cluster.close_sockets()
         self._lock.release()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -220,9 +219,13 @@ class FolderLock:
         self._path = data.with_name(data.name + ".lock")
         self._descriptor: int | None = None
 
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
     def take(self) -> None:
         """Raises DataFolderBusy with the owner's pid."""
-        if self._descriptor is not None:
+        if self.held:
             return
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
