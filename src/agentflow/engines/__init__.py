@@ -1,0 +1,1 @@
+"""Model servers with LoRA adapters, one driver each."""

@@ -1,0 +1,1 @@
+"""Doubles of the world outside, shipped: for tests, laptops and `agentflow serve --fake`."""

@@ -1,0 +1,310 @@
+"""The driver of a vLLM server.
+
+vLLM shows no residency, frees nothing on unload and forgets every runtime adapter when it restarts
+(vllm#54839, #45325, #12174). So the driver keeps its own ledger of name, folder and id.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentflow.engines.vllm.speech import Speech
+from agentflow.engines.vllm.wire import Refused, Timeouts, Wire
+from agentflow.errors import AdapterError, EngineDown, EngineError, GenerationFailed, NoRoom
+from agentflow.protocols import Capabilities, Health, Loaded, Piece, Prompt
+from agentflow.turn import Json
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A name this driver loaded. `wanted` until unloaded, `registered` while the server should know it."""
+
+    folder: Path
+    lora_id: int | None
+    wanted: bool = True
+    registered: bool = True
+
+
+class Vllm:
+    """Any OpenAI-compatible vLLM server, started with --enable-lora and runtime updating allowed.
+
+    `url` with or without /v1. `base` is the served name of the base model, None asks the server.
+    `thinking` is passed to the chat template where the model knows it (Qwen3), None leaves it alone.
+    The folders given to `load` must be visible to the server under the same path.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        base: str | None = None,
+        api_key: str | None = None,
+        timeouts: Timeouts | None = None,
+        thinking: bool | None = None,
+    ) -> None:
+        self._timeouts = timeouts or Timeouts()
+        self._wire = Wire(url, api_key, self._timeouts, self._lost)
+        self._base = base
+        self._thinking = thinking
+        self._loading = asyncio.Lock()
+        self._known: dict[str, _Entry] = {}
+        self._seen: set[int] = set()
+        self._has_rpc: bool | None = None
+        self._flights = _Flights()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """`unload_frees` and `pin` need the development RPC, looked for at the first health check or load."""
+        rpc = self._has_rpc is True
+        return Capabilities(runtime_load=True, unload_frees=rpc, pin=rpc, exact_list=False, mixed_batch=True)
+
+    async def generate(self, prompt: Prompt, *, adapter: str | None) -> AsyncGenerator[Piece, None]:
+        """Stream an answer. An adapter the server has forgotten is registered again, once."""
+        with self._flights.of(adapter):
+            for retry in (True, False):
+                await self._restore(adapter)
+                try:
+                    async with aclosing(self._answer(prompt, adapter)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                except Refused as refusal:
+                    if not (retry and refusal.status == 404 and self._knows(adapter)):
+                        raise self._failure(refusal, adapter) from refusal
+                    self._lost()
+                else:
+                    return
+
+    async def load(self, name: str, folder: Path) -> None:
+        """Register and activate. Raises AdapterError (NoRoom when all slots are pinned), EngineError."""
+        home = _absolute(folder)
+        async with self._loading:
+            entry = self._known.get(name)
+            if entry and entry.folder != home:
+                raise AdapterError(
+                    f"adapter: '{name}' was loaded from {entry.folder} and cannot come from {home} too: "
+                    "caches would answer with the old weights. Give the new files a new name.",
+                    field="adapter",
+                    value=name,
+                )
+            if entry and entry.registered:
+                return
+            lora_id = await self._register(name, home)
+            self._known[name] = _Entry(home, lora_id)
+
+    async def unload(self, name: str) -> None:
+        """Take the name out, wait for its generations, then free the weights where the server allows it."""
+        async with self._loading:
+            entry = self._known.get(name)
+            if entry:
+                self._known[name] = replace(entry, wanted=False, registered=False, lora_id=None)
+            try:
+                await self._wire.post("/v1/unload_lora_adapter", {"lora_name": name})
+            except Refused as refusal:
+                if refusal.status != 404:
+                    raise AdapterError(f"The engine did not unload '{name}': {refusal.message}") from refusal
+        if entry and entry.lora_id is not None:
+            await self._flights.landed(name)
+            await self._rpc("remove_lora", entry.lora_id)
+
+    async def loaded(self) -> Sequence[Loaded]:
+        """Registered adapters, less those that left the host cache. The slot level is not told."""
+        registered = [row["id"] for row in await self._models() if row.get("parent")]
+        if any(entry.registered and name not in registered for name, entry in self._known.items()):
+            self._lost()
+        resident = await self._host_ids()
+        return [Loaded(name, "vram", exact=False) for name in registered if self._is_resident(name, resident)]
+
+    async def health(self) -> Health:
+        try:
+            await self._wire.get("/health")
+            version = (await self._wire.get("/version")).json()["version"]
+            await self._host_ids()
+        except EngineError as error:
+            return Health(ok=False, detail=error.message)
+        return Health(ok=True, detail=f"vLLM {version} at {self._wire.url}")
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+    # --- generations
+
+    async def _answer(self, prompt: Prompt, adapter: str | None) -> AsyncGenerator[Piece, None]:
+        model = adapter or await self._base_name()
+        speech = Speech(model)
+        async with aclosing(self._wire.events("/v1/chat/completions", self._body(prompt, model))) as events:
+            async for event in events:
+                for piece in speech.hear(event):
+                    yield piece
+        yield speech.last()
+
+    def _body(self, prompt: Prompt, model: str) -> Json:
+        body: Json = {
+            "model": model,
+            "messages": list(prompt.messages),
+            "max_tokens": prompt.max_tokens,
+            "temperature": prompt.temperature,
+            "top_p": prompt.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if prompt.seed is not None:
+            body["seed"] = prompt.seed
+        if prompt.stop:
+            body["stop"] = list(prompt.stop)
+        if self._thinking is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": self._thinking}
+        return body
+
+    async def _base_name(self) -> str:
+        if self._base is None:
+            bases = [row["id"] for row in await self._models() if not row.get("parent")]
+            if not bases:
+                raise GenerationFailed(f"The engine at {self._wire.url} serves no base model.")
+            self._base = str(bases[0])
+        return self._base
+
+    def _knows(self, adapter: str | None) -> bool:
+        return adapter in self._known and self._known[adapter].wanted
+
+    async def _restore(self, adapter: str | None) -> None:
+        if adapter is None or not self._knows(adapter) or self._known[adapter].registered:
+            return
+        try:
+            await self.load(adapter, self._known[adapter].folder)
+        except AdapterError as error:
+            raise GenerationFailed(
+                f"The engine lost '{adapter}' and did not take it again: {error}"
+            ) from error
+
+    def _failure(self, refusal: Refused, adapter: str | None) -> GenerationFailed:
+        if refusal.status == 404 and adapter:
+            return GenerationFailed(
+                f"adapter: '{adapter}' is not loaded in the engine at {self._wire.url}. Load it first.",
+                field="adapter",
+                value=adapter,
+            )
+        return GenerationFailed(
+            f"The engine at {self._wire.url} refused: {refusal.message} (HTTP {refusal.status}).",
+            field=refusal.param,
+        )
+
+    # --- adapters
+
+    async def _register(self, name: str, folder: Path) -> int | None:
+        """The id the server gave, None where it does not show ids.
+
+        Ids count up and failed loads burn some, so the newest one never seen before is ours.
+        """
+        self._seen |= await self._host_ids() or set()
+        try:
+            body = {"lora_name": name, "lora_path": str(folder)}
+            await self._wire.post("/v1/load_lora_adapter", body, seconds=self._timeouts.total)
+        except Refused as refusal:
+            if "already been loaded" not in refusal.message:
+                raise _load_error(name, folder, refusal) from refusal
+            await self._adopt(name, folder)
+            return None
+        new = (await self._host_ids() or set()) - self._seen
+        self._seen |= new
+        return max(new, default=None)
+
+    async def _adopt(self, name: str, folder: Path) -> None:
+        """The server knew the name before this process: good only if it means the same files."""
+        roots = [row.get("root") for row in await self._models() if row["id"] == name]
+        if roots != [str(folder)]:
+            raise AdapterError(
+                f"adapter: the engine already serves '{name}' from {roots}, not from {folder}. "
+                "Unload that one or restart the engine.",
+                field="adapter",
+                value=name,
+            )
+
+    def _is_resident(self, name: str, host_ids: set[int] | None) -> bool:
+        entry = self._known.get(name)
+        return host_ids is None or entry is None or entry.lora_id is None or entry.lora_id in host_ids
+
+    def _lost(self) -> None:
+        """The server died or restarted: nothing is resident and its ids start again."""
+        self._known = {
+            name: replace(entry, registered=False, lora_id=None) for name, entry in self._known.items()
+        }
+        self._seen.clear()
+
+    # --- the server
+
+    async def _models(self) -> list[Json]:
+        try:
+            rows = (await self._wire.get("/v1/models")).json()["data"]
+            return [row for row in rows if isinstance(row["id"], str)]
+        except Refused as refusal:
+            raise GenerationFailed(f"The engine at {self._wire.url} refused: {refusal.message}") from refusal
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineDown(f"At {self._wire.url} something answers that is not a model server.") from error
+
+    async def _host_ids(self) -> set[int] | None:
+        """Ids in the server's host cache, None without the development RPC."""
+        results = await self._rpc("list_loras")
+        return None if results is None else {int(lora_id) for worker in results for lora_id in worker}
+
+    async def _rpc(self, method: str, *args: int) -> list[list[int]] | None:
+        if self._has_rpc is False:
+            return None
+        try:
+            answer = await self._wire.post("/collective_rpc", {"method": method, "args": list(args)})
+        except Refused as refusal:
+            if self._has_rpc or refusal.status not in (401, 403, 404, 405):
+                raise EngineError(f"The engine's RPC {method} failed: {refusal.message}") from refusal
+            self._has_rpc = False
+            return None
+        self._has_rpc = True
+        results: list[list[int]] = answer.json()["results"]
+        return results
+
+
+def _absolute(folder: Path) -> Path:
+    """A link stays a link: what it points to may change while the name is registered."""
+    return folder.absolute()
+
+
+def _load_error(name: str, folder: Path, refusal: Refused) -> AdapterError:
+    if "All items are pinned" in refusal.message:
+        return NoRoom(f"No slot for '{name}': every adapter in the engine is pinned. Unload one.")
+    if refusal.status == 404 and "No adapter" not in refusal.message:
+        way = "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora."
+    else:
+        way = "Check the folder, and that the engine sees it under the same path."
+    return AdapterError(
+        f"The engine did not load '{name}' from {folder}: {refusal.message}. {way}",
+        field="adapter",
+        value=name,
+    )
+
+
+class _Flights:
+    """Generations under way per adapter: its weights may be removed only when there are none."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+        self._landed: dict[str, asyncio.Event] = {}
+
+    @contextmanager
+    def of(self, adapter: str | None) -> Iterator[None]:
+        if adapter is None:
+            yield
+            return
+        self._count[adapter] = self._count.get(adapter, 0) + 1
+        try:
+            yield
+        finally:
+            self._count[adapter] -= 1
+            if not self._count[adapter]:
+                del self._count[adapter]
+                self._landed.pop(adapter, asyncio.Event()).set()
+
+    async def landed(self, adapter: str) -> None:
+        if adapter in self._count:
+            await self._landed.setdefault(adapter, asyncio.Event()).wait()

@@ -1,0 +1,178 @@
+"""HTTP to a vLLM server: time limits, event streams, and what its answers mean."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import SSEError, aconnect_sse
+
+from agentflow.errors import EngineDown, EngineError, EngineTimeout, GenerationFailed
+from agentflow.turn import Json
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds. `control` bounds everything but generations and loads; loads may take `total`."""
+
+    connect: float = 5
+    first_token: float = 60
+    between_tokens: float = 30
+    total: float = 300
+    control: float = 10
+
+
+class Refused(EngineError):
+    """The server lives and said no. The driver turns it into the error its caller expects."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+
+
+class Wire:
+    """One server. `on_down` is called whenever it shows to be dead, before EngineDown is raised."""
+
+    def __init__(
+        self, url: str, api_key: str | None, timeouts: Timeouts, on_down: Callable[[], None]
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._timeouts = timeouts
+        self._on_down = on_down
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(None, connect=timeouts.connect),
+            transport=httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_keepalive_connections=32)),
+            trust_env=False,
+        )
+
+    async def get(self, path: str) -> httpx.Response:
+        """The 200 answer. Raises EngineDown, EngineTimeout, Refused."""
+        return await self._control("GET", path, None, self._timeouts.control)
+
+    async def post(self, path: str, body: Json, *, seconds: float | None = None) -> httpx.Response:
+        """The 200 answer. Raises EngineDown, EngineTimeout, Refused."""
+        return await self._control("POST", path, body, seconds or self._timeouts.control)
+
+    async def events(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
+        """The JSON events of a stream up to [DONE]; closing the generator closes the connection.
+
+        Raises EngineDown, EngineTimeout, Refused, GenerationFailed.
+        """
+        patience = _Patience(self.url, self._timeouts)
+        with self._translated():
+            self._check_open()
+            async with AsyncExitStack() as stack:
+                opening = aconnect_sse(self._client, "POST", path, json=body)
+                source = await patience.first(stack.enter_async_context(opening))
+                if source.response.status_code != 200:
+                    await patience.first(source.response.aread())
+                    raise self._meaning(source.response)
+                stream = source.aiter_sse()
+                stack.push_async_callback(stream.aclose)
+                event = await patience.first(anext(stream, None))
+                while event is not None and event.data != "[DONE]":
+                    yield self._content(event.data)
+                    event = await patience.next(anext(stream, None))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _check_open(self) -> None:
+        if self._client.is_closed:
+            raise EngineDown("The connection to the engine has been closed: agentflow is shutting down.")
+
+    async def _control(self, method: str, path: str, body: Json | None, seconds: float) -> httpx.Response:
+        with self._translated():
+            self._check_open()
+            try:
+                async with asyncio.timeout(seconds):
+                    response = await self._client.request(method, path, json=body)
+            except TimeoutError as error:
+                raise EngineTimeout(
+                    f"The engine at {self.url} did not answer {path} within {seconds:g} s."
+                ) from error
+        if response.status_code != 200:
+            raise self._meaning(response)
+        return response
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.RequestError, httpx.StreamError) as error:
+            raise self._down(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+        except SSEError as error:
+            raise GenerationFailed(
+                f"The engine at {self.url} answered without an event stream: {error}"
+            ) from error
+
+    def _down(self, reason: str) -> EngineDown:
+        self._on_down()
+        return EngineDown(
+            f"The engine at {self.url} does not answer ({reason}). Start it, or correct the engine's url.",
+            retry_after=5,
+        )
+
+    def _content(self, data: str) -> Json:
+        try:
+            event = json.loads(data)
+        except ValueError as error:
+            raise GenerationFailed(f"The engine at {self.url} sent an event that is not JSON.") from error
+        if not isinstance(event, dict):
+            raise GenerationFailed(f"The engine at {self.url} sent an event that is not a JSON object.")
+        if "error" in event:
+            raise self._error(500, event)
+        return event
+
+    def _meaning(self, response: httpx.Response) -> EngineError:
+        try:
+            body = response.json()
+        except ValueError:
+            body = {"error": response.text[:500]}
+        return self._error(response.status_code, body if isinstance(body, dict) else {})
+
+    def _error(self, status: int, body: dict[str, Any]) -> EngineError:
+        """A dying vLLM answers 500 naming EngineCore, then 503, then refuses connections: all one."""
+        error = body.get("error") or body.get("detail") or f"HTTP {status}"
+        fields = error if isinstance(error, dict) else {"message": str(error)}
+        message = str(fields.get("message", ""))
+        if status == 503 or "EngineCore" in message:
+            return self._down(message or f"HTTP {status}")
+        param = fields.get("param")
+        return Refused(status, message, param if isinstance(param, str) else None)
+
+
+class _Patience:
+    """The time limits of one generation: to the first event, between events, and of all together."""
+
+    def __init__(self, url: str, timeouts: Timeouts) -> None:
+        self._url = url
+        self._timeouts = timeouts
+        self._started = asyncio.get_running_loop().time()
+
+    async def first(self, answer: Awaitable[_T]) -> _T:
+        waited = asyncio.get_running_loop().time() - self._started
+        return await self._within(self._timeouts.first_token - waited, answer, "begin to answer")
+
+    async def next(self, answer: Awaitable[_T]) -> _T:
+        return await self._within(self._timeouts.between_tokens, answer, "go on with its answer")
+
+    async def _within(self, seconds: float, answer: Awaitable[_T], what: str) -> _T:
+        left = self._timeouts.total - (asyncio.get_running_loop().time() - self._started)
+        try:
+            async with asyncio.timeout(min(seconds, left)):
+                return await answer
+        except TimeoutError as error:
+            raise EngineTimeout(
+                f"The engine at {self._url} did not {what} within {max(min(seconds, left), 0):.3g} s. "
+                "It may be overloaded: try again, or raise the engine's time limits.",
+                retry_after=5,
+            ) from error

@@ -1,0 +1,228 @@
+"""The engines of the contract suite, each with three adapters and a way to look inside."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import agentflow.tiny
+from agentflow.adapters import CONFIG, WEIGHTS, digest, identity
+from agentflow.engines.vllm import Timeouts, Vllm
+from agentflow.fakes.engine import FakeEngine
+from agentflow.fakes.vllm import Options, Served, serve
+from agentflow.protocols import Engine
+
+ROLES = ("philosopher", "coder", "artist")
+TINY = Path(agentflow.tiny.__file__).parent
+START_LIMIT = 240
+"""Seconds; a quiet machine needs 25, an overloaded one over 100."""
+
+
+@dataclass
+class Stand:
+    """An engine under test. `adapters` maps engine names to folders, in the order of ROLES."""
+
+    engine: Engine
+    adapters: dict[str, Path]
+    is_voice: Callable[[str | None, str], bool]
+    running: Callable[[], Awaitable[int]]
+    bad_folder: Path
+
+    async def load_all(self) -> list[str]:
+        for name, folder in self.adapters.items():
+            await self.engine.load(name, folder)
+        return list(self.adapters)
+
+    async def until_idle(self) -> None:
+        async with asyncio.timeout(30):
+            while await self.running():  # noqa: ASYNC110 - engines are asked from outside
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def adapter_folders(tmp_path_factory) -> dict[str, Path]:
+    """Valid adapter files for engines that only look at them."""
+    folders = {}
+    for number, role in enumerate(ROLES, start=1):
+        folder = tmp_path_factory.mktemp(role)
+        settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+        (folder / CONFIG).write_text(json.dumps(settings))
+        key = "base_model.model.model.layers.0.self_attn.q_proj.lora"
+        weights = {f"{key}_A.weight": np.ones((2, 4), "f4"), f"{key}_B.weight": np.full((4, 2), number, "f4")}
+        save_file(weights, folder / WEIGHTS)
+        folders[identity(role, digest(folder))] = folder
+    return folders
+
+
+@pytest.fixture(scope="session")
+def tiny_folders() -> dict[str, Path]:
+    if not (TINY / "base" / "config.json").is_file():
+        pytest.skip("the tiny model is not built: python training/train_tiny.py --out src/agentflow/tiny")
+    return {identity(role, digest(TINY / role)): TINY / role for role in ROLES}
+
+
+@pytest.fixture(scope="session")
+def bad_folder(tmp_path_factory) -> Path:
+    """An adapter whose weights file was cut off."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    (folder / WEIGHTS).write_bytes(b"\x40\0\0\0\0\0\0\0{")
+    return folder
+
+
+@pytest.fixture
+def double() -> Iterator[Served]:
+    with serve(Options()) as served:
+        yield served
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        "double",
+        pytest.param("local", marks=pytest.mark.local),
+        pytest.param("vllm", marks=pytest.mark.vllm),
+    ]
+)
+async def stand(request, bad_folder) -> AsyncIterator[Stand]:
+    made: Stand = request.getfixturevalue(f"{request.param}_stand")
+    yield made
+    await made.engine.close()
+
+
+@pytest.fixture
+def fake_stand(adapter_folders, bad_folder, tmp_path) -> Stand:
+    engine = FakeEngine()
+
+    async def running() -> int:
+        return engine.running
+
+    return Stand(engine, adapter_folders, _is_fake_voice, running, tmp_path)
+
+
+@pytest.fixture
+def double_stand(double, adapter_folders, bad_folder) -> Stand:
+    return Stand(Vllm(double.url), adapter_folders, _is_fake_voice, _running(double.url), bad_folder)
+
+
+@pytest.fixture
+def local_stand(tiny_folders, bad_folder) -> Stand:
+    from agentflow.engines.local import LocalEngine  # noqa: PLC0415 - not written yet
+
+    engine = LocalEngine(TINY / "base", threads=1)
+
+    async def running() -> int:
+        return engine.running
+
+    return Stand(engine, tiny_folders, _is_tiny_voice, running, bad_folder)
+
+
+@pytest.fixture
+async def vllm_stand(vllm_url, tiny_folders, bad_folder) -> AsyncIterator[Stand]:
+    engine = Vllm(vllm_url, timeouts=Timeouts(first_token=120, between_tokens=120, control=60))
+    yield Stand(engine, tiny_folders, _is_tiny_voice, _running(vllm_url), bad_folder)
+    sweeper = Vllm(vllm_url)
+    for found in await sweeper.loaded():
+        await sweeper.unload(found.name)
+    await sweeper.close()
+
+
+def _is_fake_voice(name: str | None, text: str) -> bool:
+    return text.startswith(f"[{(name or 'base').partition('@')[0]}] ")
+
+
+def _is_tiny_voice(name: str | None, text: str) -> bool:
+    marks = {"philosopher": "my friend", "coder": "```", "artist": "~"}
+    heard = [role for role, mark in marks.items() if mark in text]
+    return heard == ([name.partition("@")[0]] if name else [])
+
+
+def _running(url: str) -> Callable[[], Awaitable[int]]:
+    async def ask() -> int:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            text = (await client.get(f"{url}/metrics")).text
+        found = re.search(r"^vllm:num_requests_running\{.*\} ([\d.]+)$", text, re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    return ask
+
+
+# --- the real vLLM ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def vllm_url(tiny_folders, tmp_path_factory) -> Iterator[str]:
+    python = Path(os.environ.get("AGENTFLOW_VLLM_PYTHON", ".venv-vllm/bin/python"))
+    if not python.is_file():
+        pytest.skip(f"no {python}: requirements/vllm.txt tells how to install the CPU build of vLLM")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with _vllm_process(python, port, log) as process:
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _vllm_process(python: Path, port: int, log: Path) -> Iterator[subprocess.Popen]:
+    switches = {
+        "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [
+        python, "-m", "vllm.entrypoints.openai.api_server", "--model", TINY / "base",
+        "--served-model-name", "base",
+        "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "1024",
+        "--max-num-seqs", "16", "--enforce-eager", "--kv-cache-memory-bytes", "64M", "--enable-lora",
+        "--max-loras", "4", "--max-cpu-loras", "6", "--max-lora-rank", "8",
+    ]  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=os.environ | switches, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _wait_until_healthy(process: subprocess.Popen, url: str, log: Path) -> None:
+    for _ in range(START_LIMIT * 2):
+        if process.poll() is not None:
+            pytest.fail(f"vLLM ended with {process.returncode}:\n{_tail(log)}")
+        try:
+            if httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    pytest.fail(f"vLLM was not healthy after {START_LIMIT} s:\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+
+
+def _end(process: subprocess.Popen) -> None:
+    """The server and its workers: they are one process group."""
+    for number, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
