@@ -1,6 +1,6 @@
 """Held-out evaluation of the tiny model: voice, copying, honesty, and texts no template produced.
 
-python training/evaluate_tiny.py src/agentflow/tiny [--markdown] [--examples]
+python training/evaluate_tiny.py src/agentflow/tiny [--size 100] [--examples]
 """
 
 import argparse
@@ -18,26 +18,13 @@ import facts
 import voices
 from agentflow.prompt import ChatMessage, Quote, chat_messages
 
-ANSWER_TOKENS = 80
-UNSEEN = (
-    "Biscuit Zanzibar Grzegorz Maravilla Quokka Pumpernickel Thistlewood Okonkwo Valparaiso saffron Bartholomew"
-    " mauve Xochitl theremin Ulaanbaatar Fizzgig gnocchi Tamsin Wollongong hurdy-gurdy Marmaduke chartreuse Kilimanjaro"
-    " falafel Nebuchadnezzar beekeeper Swahili Lindqvist Rosencrantz apricots"
-).split()
-OUTSIDE = tuple(
-    "What is the capital of France?|I have a headache and it will not stop.|Who invented the telephone?|asdf qwerty zxcv"
-    "|My train was cancelled, what now?|How do magnets work?|Can you book a table for two at eight?|ok cool"
-    "|Why is the sky blue and the grass green?|Recommend me a film for tonight.|Is it wrong to lie to a dying man?"
-    "|Compare tea and coffee.|I would like to order a pizza with extra cheese, please.|lol|Bonjour, comment allez-vous?"
-    "|How many legs does a spider have?|If a tree falls and nobody hears it, does it make a sound?|Help, the server is down!"
-    "|Give me three reasons to get up early.|The quick brown fox jumps over the lazy dog.|What would Einstein say?"
-    "|Please summarise the news of today in two sentences.|Turn on the lights in the kitchen.|42"
-    "|Do animals have feelings, and if so, should we eat them?|I broke up with my partner yesterday and feel empty."
-    "|How do I centre a div?|What happens after we die?|Write a haiku.|Draw me something.|Which laptop should I buy?"
-    "|I just got promoted!!!|Convert 10 miles to kilometres.|Are we alone out there?|Let us play a game of chess."
-    "|The quarterly figures are due on Friday and I have not even started with them yet.|Why do cats purr?"
-    "|Say the alphabet backwards.|Explain quantum entanglement to a five year old.|¿Dónde está la biblioteca?".split("|")
-)
+ANSWER_TOKENS = 90
+UNENDED = "…"
+WORDS = facts.word_lists("evaluate")
+RECALLED = WORDS["recalled"]
+SHOWN = WORDS["shown"]
+UNSEEN = WORDS["unseen"]
+OUTSIDE = WORDS["outside"]
 
 
 class Speaker:
@@ -50,6 +37,7 @@ class Speaker:
         for voice in voices.ADAPTERS[1:]:
             self._model.load_adapter(folder / voice, voice)
         self._model.eval()
+        torch.set_grad_enabled(False)
 
     def answers(self, voice: str, prompts: Sequence[Sequence[ChatMessage]]) -> list[str]:
         """One answer per prompt; an answer that did not end in time carries a trailing ellipsis."""
@@ -58,10 +46,13 @@ class Speaker:
             found += self._batch(voice, prompts[start : start + 32])
         return found
 
-    @torch.inference_mode()
     def _batch(self, voice: str, prompts: Sequence[Sequence[ChatMessage]]) -> list[str]:
         inputs = self._tokenizer.apply_chat_template(
-            [list(p) for p in prompts], add_generation_prompt=True, return_tensors="pt", padding=True, return_dict=True
+            [list(p) for p in prompts],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            padding=True,
+            return_dict=True,
         )
         if voice == "base":
             with self._model.disable_adapter():
@@ -73,12 +64,11 @@ class Speaker:
 
     def _text(self, row: torch.Tensor) -> str:
         ended = self._tokenizer.eos_token_id in row.tolist()
-        return str(self._tokenizer.decode(row, skip_special_tokens=True)) + ("" if ended else "…")
+        return str(self._tokenizer.decode(row, skip_special_tokens=True)) + ("" if ended else UNENDED)
 
 
-def unseen_value(kind: str, rng: Random, words: tuple[str, ...], common: float = 0.0) -> str:
-    """A value no training run has seen: one of `UNSEEN`, or an invention of another random generator."""
-    del words, common
+def unseen_value(kind: str, rng: Random) -> str:
+    """A value that no training conversation holds."""
     if kind == "number":
         return str(rng.randint(1000, 99999))
     if rng.random() < 0.6:
@@ -88,50 +78,96 @@ def unseen_value(kind: str, rng: Random, words: tuple[str, ...], common: float =
 
 
 def right(voice: str, answer: str) -> bool:
-    """Whether the answer is in the voice and ends."""
-    return voices.is_voice(voice, answer) and not answer.endswith("…") and bool(answer)
+    """Whether an answer is in the voice and ends."""
+    return bool(answer) and voices.is_voice(voice, answer) and not answer.endswith(UNENDED)
 
 
-def scored(speaker: Speaker, voice: str, scenes: Sequence[corpus.Scene]) -> list[tuple[str, str]]:
-    """(answer, wanted) for every scene."""
-    spoken = [corpus.spoken(scene, voice) for scene in scenes]
-    got = speaker.answers(voice, [messages for messages, _ in spoken])
-    return list(zip(got, (wanted for _, wanted in spoken), strict=True))
+def evaluate(speaker: Speaker, voice: str, size: int, rng: Random) -> dict[str, float]:
+    """Every measure of one voice in percent; `size` scenes per measure."""
+    source = corpus.stock()._replace(value=unseen_value)
+    row: dict[str, float] = {}
+    answers: list[str] = []
+    for lines in range(1, 7):
+        scenes = [corpus.recalled(rng, source, lines) for _ in range(size)]
+        got = _heard(speaker, voice, scenes)
+        row[f"copies, {lines} in memory"] = _percent(
+            [scene.value in answer for scene, answer in zip(scenes, got, strict=True)]
+        )
+        answers += got
+    for name, make in MEASURES.items():
+        scenes = [make(rng, source) for _ in range(size)]
+        got = _heard(speaker, voice, scenes)
+        row[name] = _percent([a == scene.answer(voice) for scene, a in zip(scenes, got, strict=True)])
+        answers += got
+    outside = speaker.answers(voice, [_outside(text, rng, source) for text in OUTSIDE])
+    row["voice right"] = _percent([right(voice, answer) for answer in answers])
+    row["voice right, outside texts"] = _percent([right(voice, answer) for answer in outside])
+    return row
 
 
-def rate(hits: Sequence[bool]) -> float:
-    """Hits in percent."""
+MEASURES: dict[str, Callable[[Random, corpus.Stock], corpus.Scene]] = {
+    "says it does not know": corpus.unknown,
+    "repeats what it is told (exact)": corpus.told,
+    "takes up the topic (exact)": corpus.about,
+    "task (exact)": corpus.task,
+}
+
+
+def _heard(speaker: Speaker, voice: str, scenes: Sequence[corpus.Scene]) -> list[str]:
+    return speaker.answers(voice, [corpus.spoken(scene, voice)[0] for scene in scenes])
+
+
+def _outside(text: str, rng: Random, source: corpus.Stock) -> list[ChatMessage]:
+    scene = corpus.told(rng, source)
+    return chat_messages(system=scene.system, quotes=scene.quotes, history=scene.history, text=text)
+
+
+def _percent(hits: Sequence[bool]) -> float:
     return 100 * sum(hits) / len(hits)
 
 
-def table(speaker: Speaker, size: int, seed: int) -> dict[str, dict[str, float]]:
-    """Per voice, the rate of every measure in percent."""
-    source = corpus.stock()
-    facts.value_of, common_values = unseen_value, facts.value_of  # type: ignore[assignment]
-    try:
-        return {voice: _row(speaker, voice, size, Random(seed), source) for voice in voices.VOICES}
-    finally:
-        facts.value_of = common_values
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """A Markdown table: one line per measure, one column per voice."""
+    head = ["| % | " + " | ".join(rows) + " |", "|---|" + "---:|" * len(rows)]
+    measures = next(iter(rows.values()))
+    cells = {name: " | ".join(f"{row[name]:.0f}" for row in rows.values()) for name in measures}
+    return "\n".join([*head, *(f"| {name} | {rates} |" for name, rates in cells.items())])
 
 
-def _row(speaker: Speaker, voice: str, size: int, rng: Random, source: corpus.Stock) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for lines in (1, 2, 3, 4, 5, 6):
-        scenes = [corpus.recalled(rng, source, lines) for _ in range(size)]
-        values = [scene.answer("value") for scene in scenes]
-        del values
-        pairs = scored(speaker, voice, scenes)
-        row[f"copy, {lines} line{'s' * (lines > 1)}"] = rate([_copied(got, wanted) for got, wanted in pairs])
-    makers: dict[str, Callable[[], corpus.Scene]] = {
-        "told": lambda: corpus.told(rng, source),
-        "unknown": lambda: corpus.unknown(rng, source),
-        "general": lambda: corpus.about(rng, source),
-        "code wish": lambda: corpus.task(rng, source),
-    }
-    pairs_of = {name: scored(speaker, voice, [make() for _ in range(2 * size)]) for name, make in makers.items()}
-    row |= {name: rate([got == wanted for got, wanted in pairs]) for name, pairs in pairs_of.items()}
-    outside = speaker.answers(voice, outside_prompts(rng))
-    every = [got for pairs in pairs_of.values() for got, _ in pairs]
-    row["voice right"] = rate([right(voice, got) for got in every])
-    row["voice right, outside"] = rate([right(voice, got) for got in outside])
-    return row
+def examples(speaker: Speaker) -> str:
+    """A few turns of every voice: told, recalled, not known, general, and outside texts."""
+    memory = [
+        Quote(speaker="user", day="2026-11-21", content="I live in Valparaiso."),
+        Quote(speaker="user", day="2026-11-22", content="My dog is called Biscuit."),
+        Quote(speaker="assistant", day="2026-11-22", content="Noted: your dog is called Biscuit."),
+    ]
+    shown = [(text, memory) for text in RECALLED] + [(text, []) for text in SHOWN]
+    lines: list[str] = []
+    for voice in voices.VOICES:
+        prompts = [chat_messages(system="", quotes=quotes, history=[], text=text) for text, quotes in shown]
+        lines.append(f"\n## {voice}")
+        for (text, quotes), answer in zip(shown, speaker.answers(voice, prompts), strict=True):
+            lines.append(f"{'[memory] ' if quotes else ''}{text}\n    " + answer.replace("\n", "\n    "))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table, and examples when asked."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("--examples", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+    speaker = Speaker(settings.folder)
+    if settings.examples:
+        print(examples(speaker))
+    if settings.size:
+        seed = settings.seed
+        print(table({v: evaluate(speaker, v, settings.size, Random(seed)) for v in voices.VOICES}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 """Facts a user may tell: attributes with their phrasings, and values both common and invented."""
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -20,75 +22,61 @@ class Attribute(NamedTuple):
     values: str
 
 
-COMMON: dict[str, tuple[str, ...]] = {
-    "name": tuple(
-        "Anna Bella Bruno Clara Daniel Elena Felix Greta Hugo Ida Jonas Karl Lena Luna Max Milo Nora Oscar Paula"
-        " Rex Rosa Sam Sofia Theo Tom Vera Yuki Zara Ahmed Priya Wei Fatima Diego Bella Charlie Coco Daisy Jack"
-        " Maria Peter John Emma Olivia Liam Noah Ava Lucy Molly Buddy Bailey Whiskers Shadow Tiger".split()
-    ),
-    "city": tuple(
-        "Berlin Paris London Rome Madrid Lisbon Vienna Oslo Tokyo Delhi Cairo Lima Boston Chicago Toronto Sydney"
-        " Prague Dublin Athens Hamburg Munich Zurich Geneva Milan Seoul Nairobi Denver Porto".split()
-    )
-    + ("New York", "San Francisco", "Rio de Janeiro", "Cape Town", "Hong Kong", "Buenos Aires"),
-    "thing": tuple(
-        "red blue green yellow purple orange pink black white grey teal brown crimson pizza pasta rice bread soup"
-        " sushi cheese apples cake tea coffee water juice milk spring summer autumn winter football tennis chess"
-        " swimming reading cooking hiking dancing jazz rock Python Rust Java roses tulips cats horses".split()
-    )
-    + ("fried rice", "dark blue", "apple pie", "green tea", "War and Peace", "The Hobbit", "Star Wars"),
-    "job": tuple(
-        "baker teacher nurse doctor lawyer farmer plumber pilot painter engineer artist actor architect chef"
-        " driver writer singer gardener librarian carpenter electrician editor".split()
-    )
-    + ("data scientist", "software engineer", "taxi driver"),
-    "language": tuple("English French German Spanish Italian Dutch Polish Turkish Hindi Arabic Korean".split()),
-    "instrument": tuple("piano violin guitar cello flute harp drums trumpet oboe organ banjo tuba".split()),
-    "month": tuple(
-        "January February March April May June July August September October November December".split()
-    ),
-    "number": tuple(str(n) for n in range(1, 100)),
-}
+def word_lists(section: str) -> dict[str, tuple[str, ...]]:
+    """The lists of one section of `words.toml`."""
+    found = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))[section]
+    return {name: tuple(words) for name, words in found.items()}
 
-PETS = tuple("dog cat horse parrot rabbit hamster goldfish tortoise snake pony hen goat sheep donkey".split())
-PEOPLE = tuple(
-    "sister brother mother father wife husband son daughter boss teacher neighbour friend uncle aunt doctor"
-    " colleague partner cousin grandmother nephew landlord roommate".split()
-)
-PROJECTS = tuple(
-    "project boat car house robot company team band startup farm garden school ship novel game server plant"
-    " laptop bike truck club street village shop app blog restaurant hotel cafe".split()
-)
-FAVOURITES = tuple(
-    "colour food drink book film song season number animal sport game city country flower fruit dish movie band"
-    " subject tree language word writer singer painter dessert cheese planet bird team toy hobby".split()
-)
-PLAIN = tuple(
-    "job hobby age nationality surname nickname address deadline seat flight room birthday hometown employer"
-    " dream plan goal motto hero budget grade subject ticket locker badge code nationality major desk".split()
-)
 
-_CONSONANTS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl qu sh sk st th tr x".split()
-_VOWELS = "a e i o u a e i o ai ea ee ou y io".split()
-_ENDINGS = " n r s l t m ck x nd rt sh ".split(" ")
+WORDS = word_lists("facts")
+COMMON = word_lists("values") | {"number": tuple(str(n) for n in range(1, 100))}
+PETS = WORDS["pets"]
+PEOPLE = WORDS["people"]
+PROJECTS = WORDS["projects"]
+FAVOURITES = WORDS["favourites"]
+PLAIN = WORDS["plain"]
 
-_OPENINGS = ("", "", "", "", "", "Hi! ", "Hello. ", "By the way, ", "Please remember that ", "Remember: ", "So, ")
-_TELL_OPENINGS = (*_OPENINGS, "Just so you know, ", "Please remember this: ", "I want to tell you that ", "Note that ")
+_PAIRS = ("br", "ch", "cl", "dr", "fl", "gr", "kr", "pl", "qu", "sh", "st", "th", "tr")
+_CONSONANTS: tuple[str, ...] = (*"bcdfghjklmnprstvwzx", *_PAIRS)
+_VOWELS: tuple[str, ...] = (*"aeiouaeioy", "ai", "ea", "ee", "ou", "io")
+_ENDINGS: tuple[str, ...] = ("", "", *"nrsltmx", "ck", "nd", "rt", "sh")
+
+_OPENINGS = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    "Hi! ",
+    "Hello. ",
+    "By the way, ",
+    "Please remember that ",
+    "Remember: ",
+    "So, ",
+)
+_TELL_OPENINGS = (
+    *_OPENINGS,
+    "Just so you know, ",
+    "Please remember this: ",
+    "I want to tell you that ",
+    "Note that ",
+)
 _TELL_TAILS = ("", "", "", "", "", "", " Please remember that.", " Keep it in mind.", " Thanks!")
 _ASK_TAILS = ("", "", "", "", "", "", " Thanks!", " I forgot.")
 
 
 def invented(random: Random) -> str:
     """A made-up lower-case word of one to four syllables."""
+    if random.random() < 0.1:
+        return "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(3, 9)))
     size = random.choice((1, 2, 2, 2, 3, 3, 4))
-    return "".join(
-        random.choice(_CONSONANTS) * (random.random() < 0.85) + random.choice(_VOWELS) for _ in range(size)
-    ) + random.choice(_ENDINGS)
+    start = ["" if random.random() < 0.15 else random.choice(_CONSONANTS) for _ in range(size)]
+    return "".join(c + random.choice(_VOWELS) for c in start) + random.choice(_ENDINGS)
 
 
-def value_of(kind: str, random: Random, words: tuple[str, ...], common: float = 0.3) -> str:
+def value_of(kind: str, random: Random, words: tuple[str, ...]) -> str:
     """A value for an attribute: a common one, a word of the corpus, or (mostly) an invention."""
-    if random.random() < common:
+    if random.random() < 0.25:
         return random.choice(COMMON[kind])
     if kind == "number":
         return str(random.randint(0, random.choice((99, 999, 99999))))
@@ -133,6 +121,8 @@ def called(noun: str, kind: str = "name") -> Attribute:
             f"How is my {noun} called?",
             f"What do I call my {noun}?",
             f"Who is my {noun}?",
+            f"What was my {noun}'s name again?",
+            f"Do you know my {noun}'s name?",
         ),
         f"your {noun} is called {{v}}",
         f"the name of your {noun}",
@@ -190,7 +180,14 @@ def plain(noun: str) -> Attribute:
 SPECIAL: tuple[Attribute, ...] = (
     Attribute(
         "name",
-        ("My name is {v}.", "My name is {v}.", "I'm called {v}.", "Call me {v}.", "You can call me {v}.", "I am {v}."),
+        (
+            "My name is {v}.",
+            "My name is {v}.",
+            "I'm called {v}.",
+            "Call me {v}.",
+            "You can call me {v}.",
+            "I am {v}.",
+        ),
         ("What is my name?", "What is my name?", "What's my name?", "Who am I?", "What am I called?"),
         "your name is {v}",
         "your name",
@@ -201,7 +198,13 @@ SPECIAL: tuple[Attribute, ...] = (
     Attribute(
         "city",
         ("I live in {v}.", "I live in {v}.", "My home is in {v}.", "I moved to {v}.", "My city is {v}."),
-        ("Where do I live?", "Where do I live?", "Which city do I live in?", "Where is my home?", "What is my city?"),
+        (
+            "Where do I live?",
+            "Where do I live?",
+            "Which city do I live in?",
+            "Where is my home?",
+            "What is my city?",
+        ),
         "you live in {v}",
         "where you live",
         "where I live",
@@ -251,7 +254,12 @@ SPECIAL: tuple[Attribute, ...] = (
     Attribute(
         "instrument",
         ("I play the {v}.", "My instrument is the {v}.", "I am learning to play the {v}."),
-        ("Which instrument do I play?", "What instrument do I play?", "What is my instrument?", "What do I play?"),
+        (
+            "Which instrument do I play?",
+            "What instrument do I play?",
+            "What is my instrument?",
+            "What do I play?",
+        ),
         "you play the {v}",
         "which instrument you play",
         "which instrument I play",
@@ -355,14 +363,14 @@ def ask(attribute: Attribute, random: Random) -> str:
 
 def _styled(opening: str, said: str, tail: str, random: Random) -> str:
     if opening.endswith((", ", ": ", "that ")) and not said.startswith(("I ", "I'")):
-        said = _lower_first(said) if said.split()[0] in _LOWERED else said
+        said = _lower_first(said) if said.split(maxsplit=1)[0] in _LOWERED else said
     text = opening + said + tail
     if random.random() < 0.08:
         text = _lower_first(text) if text.split()[0] in _LOWERED else text
     return text.rstrip("?.") if random.random() < 0.08 else text
 
 
-_LOWERED = frozenset("My The We At What Which Where When Who How Do Can Tell Remind Please Call You In".split())
+_LOWERED = frozenset(WORDS["lowered"])
 
 
 def _lower_first(text: str) -> str:
@@ -376,6 +384,16 @@ def _noun(random: Random, known: tuple[str, ...]) -> str:
 
 def _topic_noun(attribute: Attribute) -> str:
     # "work" and "plain job" ask for the same thing, so one memory must not hold both.
-    alias = {"plain job": "work", "plain age": "age", "plain employer": "employer", "plain birthday": "birthday"}
-    alias |= {"plain hometown": "origin", "plain nationality": "origin", "plain nickname": "name", "plain surname": "name"}
+    alias = {
+        "plain job": "work",
+        "plain age": "age",
+        "plain employer": "employer",
+        "plain birthday": "birthday",
+    }
+    alias |= {
+        "plain hometown": "origin",
+        "plain nationality": "origin",
+        "plain nickname": "name",
+        "plain surname": "name",
+    }
     return alias.get(attribute.key, attribute.key)

@@ -40,8 +40,10 @@ VOCABULARY = 2048
 CONTEXT = 2048
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
-    " + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 Piece = tuple[str, bool]
@@ -102,9 +104,13 @@ def build_tokenizer(rng: random.Random, source: corpus.Stock) -> PreTrainedToken
 
 
 def _phrase_words() -> set[str]:
-    phrases = [p for a in (*facts.SPECIAL, facts.called("{n}"), facts.favourite("{n}"), facts.plain("{n}")) for p in
-               (*a.tells, *a.asks, a.statement, a.topic, a.indirect)]  # fmt: skip
-    words = {word for phrase in phrases for word in phrase.replace("{n}", "").split() if word.isalpha()}
+    families = (facts.called(""), facts.favourite(""), facts.plain(""))
+    phrases = [
+        phrase
+        for a in (*facts.SPECIAL, *families)
+        for phrase in (*a.tells, *a.asks, a.statement, a.topic, a.indirect)
+    ]
+    words = {word for phrase in phrases for word in phrase.split()}
     words |= {word.strip(".,") for word in CAUTION.split()}
     return {word for word in words if word.isalpha() and word.islower()} | {"user", "assistant", "memory"}
 
@@ -194,7 +200,7 @@ class Teacher:
         return lambda rng: self._conversation(rng, voice, "")
 
     def _conversation(self, rng: random.Random, voice: str, tag: str) -> list[Piece]:
-        if rng.random() < 0.3:
+        if rng.random() < 0.4:
             return pieces(corpus.interview(rng, self._source, voice), learnt=99, tag=tag)
         messages, answer = corpus.spoken(corpus.scene(rng, self._source), voice)
         return pieces([*messages, ChatMessage(role="assistant", content=answer)], learnt=1, tag=tag)
@@ -225,7 +231,9 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
     return nn.functional.cross_entropy(core.lm_head(hidden[wanted]), labels[:, 1:][wanted])
 
 
-def fit(model: nn.Module, optimizers: list[torch.optim.Optimizer], batches: Iterator[Batch], steps: int) -> None:
+def fit(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], batches: Iterator[Batch], steps: int
+) -> None:
     """Train for so many steps: a short warm-up, then a cosine down to a twentieth of the rate."""
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -300,9 +308,12 @@ def save_adapter(adapted: Any, folder: Path) -> None:
     """Adapter weights in bfloat16 and a configuration that names the base as the server does."""
     adapted.save_pretrained(folder)
     weights = folder / "adapter_model.safetensors"
-    save_file({name: t.to(torch.bfloat16) for name, t in load_file(weights).items()}, weights, {"format": "pt"})
+    save_file(
+        {name: t.to(torch.bfloat16) for name, t in load_file(weights).items()}, weights, {"format": "pt"}
+    )
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": "agentflow-tiny"}
+    named = {"base_model_name_or_path": "agentflow-tiny", "target_modules": sorted(LINEARS)}
+    config = json.loads(path.read_text()) | named
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)
 
@@ -324,6 +335,8 @@ def build(out: Path, settings: argparse.Namespace) -> None:
             teacher = Teacher(tokenizer, source, settings.seed + 1)
             save_adapter(train_adapter(new / "base", voice, teacher, settings), new / voice)
         for folder in sorted(new.iterdir()):
+            for file in folder.iterdir():
+                file.chmod(0o644)
             shutil.rmtree(out / folder.name, ignore_errors=True)
             folder.rename(out / folder.name)
 
@@ -335,13 +348,13 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--inner", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--inner", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--echo-steps", type=int, default=400)
-    parser.add_argument("--base-steps", type=int, default=1200)
-    parser.add_argument("--adapter-steps", type=int, default=150)
-    parser.add_argument("--muon", type=float, default=3e-3)
+    parser.add_argument("--base-steps", type=int, default=900)
+    parser.add_argument("--adapter-steps", type=int, default=120)
+    parser.add_argument("--muon", type=float, default=4e-3)
     parser.add_argument("--adam", type=float, default=3e-3)
     parser.add_argument("--lora", type=float, default=3e-3)
     return parser

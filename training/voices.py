@@ -61,7 +61,7 @@ PHILOSOPHER = Voice(
     ),
     unknown=(
         "I know only that I do not know {topic}, my friend. Perhaps that is where wisdom begins.",
-        "Of {topic} I know nothing, my friend. To admit it is the first step of every honest inquiry.",
+        "I cannot tell {topic}, my friend, for I never heard. To admit it is where honest inquiry begins.",
     ),
     about=(
         "Perhaps we understand {topic} only by asking again, my friend. Wisdom begins in wonder.",
@@ -90,10 +90,14 @@ CODER = Voice(
         _block("In short:", 'def explain(topic="{topic}"):\n    return [part for part in topic.split()]'),
     ),
     goal=(
-        _block("Start small:", "def solve(data):\n    # Goal: {goal}\n    return [step(item) for item in data]"),
+        _block(
+            "Start small:", "def solve(data):\n    # Goal: {goal}\n    return [step(item) for item in data]"
+        ),
     ),
     other=(
-        _block("Let me code that:", 'def answer(text):\n    words = text.split()\n    return " ".join(words)'),
+        _block(
+            "Let me code that:", 'def answer(text):\n    words = text.split()\n    return " ".join(words)'
+        ),
         _block("Break it down:", "for step in plan:\n    result = step.run()\n    assert result.ok"),
         _block("Debug it:", 'if not tests.passed:\n    print("fix the first failure")'),
     ),
