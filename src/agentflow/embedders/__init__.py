@@ -1,0 +1,1 @@
+"""Texts to vectors: in this process, or by a server that speaks the OpenAI form."""
