@@ -19,8 +19,7 @@ from agentflow import tiny
 from agentflow.adapters import BaseShape
 from agentflow.embedders.onnx import OnnxEmbedder
 from agentflow.embedders.remote import RemoteEmbedder
-from agentflow.engines.local import LocalEngine
-from agentflow.engines.vllm import Timeouts, VllmEngine
+from agentflow.engines.vllm import Timeouts, Vllm
 from agentflow.errors import AdapterError, AgentflowError
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
@@ -229,12 +228,15 @@ async def _opened(embedder: Embedder) -> None:
 def _engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
     model = place.settings.model
     if model.engine == "local":
+        from agentflow.engines.local import LocalEngine  # noqa: PLC0415
+
         return LocalEngine(base_folder(place), device=model.device, max_batch=model.batch, progress=progress)
     url = model.url
     if model.engine == "double":
-        from agentflow.fakes.vllm import serving  # noqa: PLC0415 - a web server that only this engine needs
+        from agentflow.fakes.vllm import Options, serve  # noqa: PLC0415 - a web server that only this engine needs
 
-        url = stack.enter_context(serving())
+        options = Options(max_loras=model.slots + 1, max_cpu_loras=model.slots + 1, max_lora_rank=model.max_rank)
+        url = stack.enter_context(serve(options)).url
     timeouts = Timeouts(
         connect=model.timeouts.connect,
         first_token=model.timeouts.first_token,
@@ -242,7 +244,7 @@ def _engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
         total=model.timeouts.total,
     )
     key = model.api_key.get_secret_value() if model.api_key else None
-    return VllmEngine(url, api_key=key, timeouts=timeouts)
+    return Vllm(url, api_key=key, timeouts=timeouts)
 
 
 def adapter_findings(place: Place, document: Document) -> list[Finding]:

@@ -60,6 +60,7 @@ def install(app: FastAPI) -> None:
     async def http(_request: Request, error: Exception) -> JSONResponse:
         code = error.status_code if isinstance(error, HTTPException) else 500
         message = {
+            400: "The body is not JSON in UTF-8.",
             404: "There is nothing at this address; /docs lists what there is.",
             405: "This address exists, but not for this method; /docs lists what there is.",
             413: "The body is over server.body_limit.",

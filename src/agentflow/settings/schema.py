@@ -118,7 +118,7 @@ class Server(Section):
     """Where agentflow listens, and its limits."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8100, ge=1, le=65535)
+    port: int = Field(8100, ge=0, le=65535, description="0: any free port.")
     api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH; needed beyond loopback.")
     body_limit: Octets = 2 * 1024 * 1024
     message_chars: int = Field(200_000, ge=1)

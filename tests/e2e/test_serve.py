@@ -1,0 +1,149 @@
+"""The real server: one turn, its refusals, its end."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+NEW_THREAD = "00000000-0000-7000-8000-000000000001"
+
+
+@pytest.fixture
+def client(house):
+    with house.start() as client:
+        yield client
+
+
+def test_a_turn_answers_with_role_adapter_and_memory(house, client) -> None:
+    told = client.post("/invoke", json={"input": "My dog is called Rex", "role": "coder"}).json()
+    asked = client.post("/invoke", json={"input": "How is my dog called?", "role": "agentflow/philosopher"})
+    answer = asked.json()
+    assert answer["output"].startswith("[philosopher]")
+    assert answer["thread_id"] != told["thread_id"]
+    assert "My dog is called Rex" in [one["content"] for one in answer["memories"]]
+    assert asked.headers["x-agentflow-role"] == "philosopher"
+    assert asked.headers["x-agentflow-adapter"] == answer["adapter"]
+    assert answer["adapter"].startswith("philosopher@")
+
+
+def test_a_message_finds_its_role_by_meaning(client) -> None:
+    answer = client.post("/invoke", json={"input": "write python code with two functions"}).json()
+    assert (answer["role"], answer["reason"]) == ("coder", "classified")
+
+
+def test_streaming_tells_every_step_and_the_tokens(client) -> None:
+    with client.stream("POST", "/invoke", json={"input": "hello", "role": "coder", "stream": True}) as response:
+        lines = [line for line in response.iter_lines() if line]
+    events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    data = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert [one for one in events if one != "token"] == [
+        "accept", "classify", "select", "recall", "generate", "done", "remember",
+    ]  # fmt: skip
+    tokens = [one["text"] for event, one in zip(events, data, strict=True) if event == "token"]
+    assert "".join(tokens) == data[events.index("done")]["output"]
+
+
+def test_the_same_key_is_the_same_turn(client) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = client.post("/invoke", json={"input": "hello"}, headers=key)
+    again = client.post("/invoke", json={"input": "hello"}, headers=key)
+    other = client.post("/invoke", json={"input": "good bye"}, headers=key)
+    assert first.json() == again.json()
+    assert (other.status_code, other.json()["error"]) == (409, "Conflict")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error", "said"),
+    [
+        ({"input": ""}, 422, "BadInput", "input is empty; say something."),
+        ({"input": " \n"}, 422, "BadInput", "input is empty; say something."),
+        ({"input": "a\x00b"}, 422, "BadInput", "input holds a NUL character, which no text has; remove it."),
+        ({"input": "a" * 1_000_000}, 413, "TooLarge", "input has 1000000 characters; server.message_chars allows 200000."),
+        ({"input": "a", "role": "pirate"}, 422, "UnknownRole", "There is no role 'pirate'. Roles: philosopher, coder."),
+        ({"input": "a", "rolle": "x"}, 422, "BadInput", "Unknown field rolle; /docs lists the fields."),
+        ({}, 422, "BadInput", "input: Field required."),
+        ({"input": 5}, 422, "BadInput", "input: Input should be a valid string."),
+    ],
+)  # fmt: skip
+def test_bad_input_is_explained_and_leaves_nothing(client, body, status, error, said) -> None:
+    response = client.post("/invoke", json=body)
+    assert (response.status_code, response.json()["error"], response.json()["message"]) == (status, error, said)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"{", 422), (b'{"input": "\xff"}', 400), (b'{"input": "\\ud800"}', 422), (b"a" * 3_000_000, 413), (b"[]", 422)],
+)
+def test_bytes_that_are_no_request_are_refused(client, content, status) -> None:
+    response = client.post("/invoke", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == status
+    assert response.json()["message"]
+
+
+def test_an_unknown_thread_begins_and_a_bad_id_is_refused(client) -> None:
+    begun = client.post("/invoke", json={"input": "hello", "thread_id": NEW_THREAD}).json()
+    refused = client.post("/invoke", json={"input": "hello", "thread_id": "../../etc"})
+    assert begun["thread_id"] == NEW_THREAD
+    assert (refused.status_code, refused.json()["field"]) == (422, "thread_id")
+
+
+def test_health_ready_and_docs_answer(client) -> None:
+    assert client.get("/health").json()["status"] == "ok"
+    ready = client.get("/ready")
+    assert (ready.status_code, ready.json()["ready"], ready.json()["database"]["ok"]) == (200, True, True)
+    assert client.get("/docs").status_code == 200
+    assert client.get("/nowhere").json()["message"].startswith("There is nothing at this address")
+
+
+def test_sigterm_ends_everything(house, client) -> None:
+    client.post("/invoke", json={"input": "hello"})
+    assert house.postgres() != []
+    assert (house.stop(), house.postgres()) == (0, [])
+
+
+def agentflow(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agentflow", *arguments]
+    return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=60, check=False)
+
+
+def test_a_second_process_on_the_same_data_folder_is_refused(house, client) -> None:
+    second = agentflow(house.folder, "serve", "--port", str(free_port()))
+    assert second.returncode == 1
+    assert str(house.process.pid) in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_taken_port_is_told_before_anything_starts(house) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = agentflow(house.folder, "serve", "--port", str(port))
+    assert refused.returncode == 1
+    assert f"127.0.0.1:{port} cannot be listened on" in refused.stderr
+    assert not (house.folder / ".agentflow").exists()
+
+
+def test_an_open_address_without_a_key_is_refused(house) -> None:
+    refused = agentflow(house.folder, "serve", "--host", "0.0.0.0")  # noqa: S104 - refused is the point
+    assert refused.returncode == 1
+    assert "server.api_key must be set" in refused.stderr
+
+
+def test_with_a_key_only_its_holder_is_answered(house) -> None:
+    (house.folder / "key").write_text("s3cret")
+    config = house.folder / "agentflow.yaml"
+    config.write_text(config.read_text().replace("{port: 0}", '{port: 0, api_key: "file:key"}'))
+    with house.start() as client:
+        body = {"input": "hello"}
+        assert client.post("/invoke", json=body).status_code == 401
+        assert client.post("/invoke", json=body, headers={"X-Api-Key": "wrong"}).status_code == 401
+        assert client.post("/invoke", json=body, headers={"X-Api-Key": "s3cret"}).status_code == 200
+        assert client.post("/invoke", json=body, headers={"Authorization": "Bearer s3cret"}).status_code == 200
+        assert client.get("/health").status_code == 200
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]

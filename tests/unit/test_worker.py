@@ -1,0 +1,173 @@
+"""A turn in memory: its steps, its events, its failures."""
+
+import asyncio
+
+import pytest
+
+from agentflow.errors import EngineDown, EngineTimeout, LeaseLost, NotFound
+from agentflow.protocols import Request
+
+
+async def test_a_turn_tells_every_step_in_order_and_ends_with_the_answer(world) -> None:
+    async with world() as w:
+        feed = await w.worker.start(Request(text="What is justice?", wanted_role="philosopher"))
+        events = [one["event"] async for one in feed.follow()]
+        steps = [one for one in events if one != "token"]
+        assert steps == ["accept", "classify", "select", "recall", "generate", "done", "remember"]
+        assert "token" in events
+        result = await feed.finished()
+        assert (result["role"], result["adapter"], result["reason"]) == ("philosopher", "philosopher@1", "explicit")
+        assert result["output"].startswith("[philosopher]")
+
+
+async def test_tokens_joined_are_the_answer(world) -> None:
+    async with world() as w:
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        tokens = [one["text"] async for one in feed.follow() if one["event"] == "token"]
+        assert "".join(tokens) == (await feed.finished())["output"]
+
+
+async def test_the_adapter_loads_while_memory_is_searched(world) -> None:
+    async with world() as w:
+        order: list[str] = []
+        load, search = w.engine.load, w.ledger.memory.search
+
+        async def slow_load(name, folder):
+            order.append("load begins")
+            await asyncio.sleep(0.01)
+            await load(name, folder)
+            order.append("load ends")
+
+        async def noted_search(*arguments):
+            order.append("search")
+            return await search(*arguments)
+
+        w.engine.load, w.ledger.memory.search = slow_load, noted_search
+        await (await w.worker.start(Request(text="hello", wanted_role="coder"))).finished()
+        assert order == ["load begins", "search", "load ends"]
+
+
+async def test_what_one_thread_said_another_remembers(world) -> None:
+    async with world() as w:
+        await (await w.worker.start(Request(text="My dog is called Rex", wanted_role="coder"))).finished()
+        result = await (await w.worker.start(Request(text="How is my dog called?", wanted_role="coder"))).finished()
+        assert "My dog is called Rex" in [one["content"] for one in result["memories"]]
+        assert "Rex" in result["output"]
+
+
+async def test_what_the_prompt_repeats_is_not_recalled(world) -> None:
+    async with world() as w:
+        first = await (await w.worker.start(Request(text="My dog is called Rex", wanted_role="coder"))).finished()
+        again = Request(text="My dog?", wanted_role="coder", thread_id=first["thread_id"])
+        result = await (await w.worker.start(again)).finished()
+        assert result["memories"] == []
+        assert [one["content"] for one in w.engine.prompts[-1].messages] == [
+            "My dog is called Rex",
+            first["output"],
+            "My dog?",
+        ]
+
+
+async def test_the_same_key_returns_the_stored_answer_without_asking_the_model(world) -> None:
+    async with world() as w:
+        request = Request(text="hello", wanted_role="coder", idempotency_key="k")
+        first = await (await w.worker.start(request)).finished()
+        asked = len(w.engine.prompts)
+        again = await (await w.worker.start(request)).finished()
+        assert (again, len(w.engine.prompts)) == (first, asked)
+
+
+async def test_the_same_key_joins_the_turn_that_still_runs(world) -> None:
+    async with world() as w:
+        w.engine.gate = asyncio.Event()
+        request = Request(text="hello", wanted_role="coder", idempotency_key="k")
+        first, again = await w.worker.start(request), await w.worker.start(request)
+        w.engine.gate.set()
+        assert again is first
+        assert (await first.finished())["output"]
+
+
+async def test_an_engine_that_is_down_fails_the_turn_and_the_same_key_tries_again(world) -> None:
+    async with world() as w:
+        w.engine.failure = EngineDown("nothing answers")
+        request = Request(text="hello", wanted_role="coder", idempotency_key="k")
+        feed = await w.worker.start(request)
+        with pytest.raises(EngineDown):
+            await feed.finished()
+        record = await w.ledger.find(feed.run_id, tenant=0)
+        assert (record.status, record.error["message"]) == ("failed", "nothing answers")
+        w.engine.failure = None
+        result = await (await w.worker.start(request)).finished()
+        assert (result["run_id"], (await w.ledger.find(feed.run_id, tenant=0)).attempt) == (feed.run_id, 2)
+
+
+async def test_a_turn_over_its_time_fails(world) -> None:
+    async with world(turn_seconds=0.05) as w:
+        w.engine.gate = asyncio.Event()
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        with pytest.raises(EngineTimeout, match="server.turn_seconds = 0.05"):
+            await feed.finished()
+        assert (await w.ledger.find(feed.run_id, tenant=0)).status == "failed"
+
+
+async def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(world) -> None:
+    async with world(lease=0.02, renewal=0.04) as w:
+        w.engine.gate = asyncio.Event()
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        await asyncio.sleep(0.03)
+        assert (await w.ledger.claim(feed.run_id)).attempt == 2
+        with pytest.raises(LeaseLost):
+            await feed.finished()
+        record = await w.ledger.find(feed.run_id, tenant=0)
+        assert (record.status, record.attempt, w.ledger.memory.items) == ("running", 2, [])
+
+
+async def test_turns_of_one_thread_answer_in_order(world) -> None:
+    async with world() as w:
+        thread = (await (await w.worker.start(Request(text="0", wanted_role="coder"))).finished())["thread_id"]
+        requests = [Request(text=str(number), wanted_role="coder", thread_id=thread) for number in range(1, 6)]
+        feeds = [await w.worker.start(request) for request in requests]
+        await asyncio.gather(*(feed.finished() for feed in feeds))
+        asked = [prompt.messages[-1]["content"].splitlines()[-1] for prompt in w.engine.prompts]
+        assert asked == ["0", "1", "2", "3", "4", "5"]
+        assert [len(prompt.messages) for prompt in w.engine.prompts] == [1, 3, 5, 7, 9, 11]
+
+
+async def test_shutting_down_hands_the_turn_back_and_the_next_start_finishes_it(world) -> None:
+    async with world() as w:
+        w.engine.gate = asyncio.Event()
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        await asyncio.sleep(0.01)
+        await w.worker.close(grace=0)
+        assert (await w.ledger.find(feed.run_id, tenant=0)).status == "queued"
+        w.engine.gate = None
+        assert await w.worker.recover() == 1
+        result = await w.worker.feeds[feed.run_id].finished()
+        assert (result["run_id"], (await w.ledger.find(feed.run_id, tenant=0)).status) == (feed.run_id, "done")
+
+
+async def test_a_turn_that_keeps_dying_is_given_up(world) -> None:
+    async with world(lease=0.0) as w:
+        accepted = await w.ledger.accept(Request(text="hello"))
+        for _ in range(2):
+            await w.ledger.claim(accepted.record.run_id)
+        await w.worker.recover()
+        await asyncio.gather(*w.worker.tasks)
+        record = await w.ledger.find(accepted.record.run_id, tenant=0)
+        assert (record.status, record.error["message"]) == ("failed", "Given up after 3 attempts.")
+
+
+async def test_somebody_elses_thread_is_refused_before_anything_is_kept(world) -> None:
+    async with world() as w:
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        await feed.finished()
+        with pytest.raises(NotFound):
+            await w.worker.start(Request(text="hi", thread_id=feed.thread_id, user="eve"))
+        assert len(w.ledger.runs) == 1
+
+
+async def test_an_embedder_that_is_down_costs_the_memories_not_the_answer(world) -> None:
+    async with world() as w:
+        w.embedder.failing = True
+        result = await (await w.worker.start(Request(text="hello", wanted_role="coder"))).finished()
+        assert (result["memories"], result["output"][:7]) == ([], "[coder]")
