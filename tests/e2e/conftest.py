@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,17 +78,31 @@ class House:
         return found
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "agentflow.yaml").write_text(CONFIG)
-    made = House(tmp_path)
+@contextmanager
+def built(folder: Path) -> Iterator[House]:
+    """A house in a folder that the server's own user may reach."""
+    for above in (folder, *folder.parents[:2]):
+        above.chmod(0o755)
+    (folder / "agentflow.yaml").write_text(CONFIG)
+    made = House(folder)
     yield made
     if made.process is not None and made.process.poll() is None:
         made.stop()
     for pid in made.postgres():
         os.kill(pid, signal.SIGQUIT)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with built(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A house that the tests of a module share."""
+    with built(tmp_path_factory.mktemp("standing")) as made:
+        yield made
 
 
 @pytest.fixture

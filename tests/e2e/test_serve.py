@@ -10,13 +10,13 @@ import pytest
 NEW_THREAD = "00000000-0000-7000-8000-000000000001"
 
 
-@pytest.fixture
-def client(house):
-    with house.start() as client:
+@pytest.fixture(scope="module")
+def client(standing):
+    with standing.start() as client:
         yield client
 
 
-def test_a_turn_answers_with_role_adapter_and_memory(house, client) -> None:
+def test_a_turn_answers_with_role_adapter_and_memory(client) -> None:
     told = client.post("/invoke", json={"input": "My dog is called Rex", "role": "coder"}).json()
     asked = client.post("/invoke", json={"input": "How is my dog called?", "role": "agentflow/philosopher"})
     answer = asked.json()
@@ -98,8 +98,9 @@ def test_health_ready_and_docs_answer(client) -> None:
     assert client.get("/nowhere").json()["message"].startswith("There is nothing at this address")
 
 
-def test_sigterm_ends_everything(house, client) -> None:
-    client.post("/invoke", json={"input": "hello"})
+def test_sigterm_ends_everything(house) -> None:
+    with house.start() as client:
+        client.post("/invoke", json={"input": "hello"})
     assert house.postgres() != []
     assert (house.stop(), house.postgres()) == (0, [])
 
@@ -109,10 +110,10 @@ def agentflow(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=60, check=False)
 
 
-def test_a_second_process_on_the_same_data_folder_is_refused(house, client) -> None:
-    second = agentflow(house.folder, "serve", "--port", str(free_port()))
+def test_a_second_process_on_the_same_data_folder_is_refused(standing, client) -> None:
+    second = agentflow(standing.folder, "serve", "--port", str(free_port()))
     assert second.returncode == 1
-    assert str(house.process.pid) in second.stderr
+    assert str(standing.process.pid) in second.stderr
     assert "Traceback" not in second.stderr
 
 

@@ -1,14 +1,16 @@
 """The application: doors, errors, limits, and the key where one is set."""
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from agentflow import __version__
 from agentflow.api import health, invoke, problems
 from agentflow.api.keys import guard
+from agentflow.api.limits import ReadableRefusal
 from agentflow.wiring import Services
 
 
-def create(services: Services) -> FastAPI:
+def create(services: Services) -> ASGIApp:
     """The application over running services; whoever opened them closes them."""
     server = services.settings.server
     app = FastAPI(
@@ -23,4 +25,4 @@ def create(services: Services) -> FastAPI:
     problems.install(app)
     if server.api_key is not None:
         app.middleware("http")(guard(server.api_key))
-    return app
+    return ReadableRefusal(app, body_limit=server.body_limit)

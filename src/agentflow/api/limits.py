@@ -1,0 +1,33 @@
+"""A body over the limit is refused in our own words; the framework's refusal is plain text."""
+
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class ReadableRefusal:
+    """Rewrites the framework's plain 413 into the one shape of errors."""
+
+    def __init__(self, app: ASGIApp, *, body_limit: int) -> None:
+        self.app = app
+        message = f"The body is over server.body_limit = {body_limit} bytes; send less, or raise the limit."
+        self.body = json.dumps({"error": "TooLarge", "message": message}).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; only a plain 413 is changed."""
+        refused = False
+
+        async def tell(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                refused = dict(message["headers"]).get(b"content-type") != b"application/json"
+            if not refused:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                length = str(len(self.body)).encode()
+                headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+                await send({**message, "headers": headers})
+            else:
+                await send({**message, "body": b"" if message.get("more_body") else self.body})
+
+        await self.app(scope, receive, tell)
