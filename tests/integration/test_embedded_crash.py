@@ -33,9 +33,18 @@ def data(tmp_path):
 
 @pytest.fixture
 def server(data):
-    server = EmbeddedPostgres(EmbeddedOptions(data, settings={"shared_buffers": "16MB"}, sync=False))
+    server = EmbeddedPostgres(
+        EmbeddedOptions(data, settings={"shared_buffers": "16MB", "fsync": "off"}, sync=False)
+    )
     yield server
     server.stop()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A supervisor that gives up early."""
+    monkeypatch.setattr("agentflow.records.embedded.PAUSE", 0.01)
+    monkeypatch.setattr("agentflow.records.embedded.ATTEMPTS", 3)
 
 
 @pytest.fixture
@@ -127,7 +136,7 @@ def test_between_crash_and_restart_the_server_is_not_alive(server, data):
     assert until(server.alive)
 
 
-def test_a_server_that_cannot_come_back_is_given_up_with_the_reason(server, data):
+def test_a_server_that_cannot_come_back_is_given_up_with_the_reason(server, data, impatient):
     server.start()
     control = data / "global" / "pg_control"
     control.rename(control.with_suffix(".away"))
@@ -140,7 +149,17 @@ def test_a_server_that_cannot_come_back_is_given_up_with_the_reason(server, data
     assert not socket_folder_of(server).exists()
 
 
-def test_after_giving_up_a_start_tries_anew(server, data):
+def test_a_server_that_keeps_crashing_is_given_up(server, data, impatient):
+    server.start()
+    while server.failure is None:
+        assert until(lambda: server.alive() or server.failure is not None)
+        if server.alive():
+            kill_postmaster(data)
+        until(lambda: not server.alive())
+    assert "never for longer than" in server.failure
+
+
+def test_after_giving_up_a_start_tries_anew(server, data, impatient):
     dsn = server.start()
     control = data / "global" / "pg_control"
     control.rename(control.with_suffix(".away"))

@@ -22,6 +22,7 @@ from agentflow.embedders.weights import Shape
 _FUSED = "com.microsoft"
 _OPSETS = (("", 17), (_FUSED, 1))
 _IR_VERSION = 9
+_PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # else the quantiser warns on the root logger
 _QUANTISED = ["MatMul", "Attention", "Gather"]
 _Tensors = Mapping[str, NDArray[Any]]
 
@@ -86,7 +87,9 @@ def encoder(tensors: _Tensors, shape: Shape) -> onnx.ModelProto:
         graph.constants,
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS]
-    return helper.make_model(body, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="agentflow")
+    model = helper.make_model(body, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="agentflow")
+    helper.set_model_props(model, _PREPARED)
+    return model
 
 
 def _embed(graph: _Graph, tensors: _Tensors, shape: Shape) -> str:

@@ -26,7 +26,9 @@ from agentflow.records.cluster import Cluster, socket_folder
 
 DATABASE = "agentflow"
 OLDEST_PGVECTOR = (0, 8)  # iterative scans and halfvec
-CRASHES, WITHIN = 5, 60.0  # more crashes than this in so many seconds, and we stop trying
+ATTEMPTS = 6  # restarts in a row before we give up
+PAUSE = 0.1  # seconds before the first of them, then doubled
+STEADY = 2.0  # seconds of service after which a crash counts as a new one
 log = structlog.get_logger(__name__)
 
 
@@ -162,33 +164,34 @@ class EmbeddedPostgres:
         self._lock.release()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        crashes: list[float] = []
-        while not self._stopping.is_set():
+        attempts = 0
+        while True:
+            since = time.monotonic()
             code = process.wait()
             if self._stopping.is_set():
                 return
             self._up.clear()
             log.warning("postgres.crashed", data=str(self._data), code=code)
-            revived = self._revive(crashes)
+            attempts = 0 if time.monotonic() - since > STEADY else attempts
+            revived, attempts = self._revive(attempts)
             if revived is None:
                 return
             process = revived
 
-    def _revive(self, crashes: list[float]) -> subprocess.Popen[bytes] | None:
-        """Start again until it works; None when stopped meanwhile or after too many attempts."""
-        reason = "it crashed again and again"
-        while True:
-            crashes[:] = [*(at for at in crashes if time.monotonic() - at < WITHIN), time.monotonic()]
-            if len(crashes) > CRASHES:
-                self._fail(reason)
-                return None
-            if self._stopping.wait(0.1 * 2 ** (len(crashes) - 1)):
-                return None
+    def _revive(self, attempts: int) -> tuple[subprocess.Popen[bytes] | None, int]:
+        """Start again until it works, and how many attempts that took in a row; None when that is over."""
+        reason = f"It came up, but never for longer than {STEADY:g} s."
+        while attempts < ATTEMPTS:
+            if self._stopping.wait(PAUSE * 2**attempts):
+                return None, attempts
+            attempts += 1
             try:
-                return self._restart()
+                return self._restart(), attempts
             except (AgentflowError, OSError) as error:
                 reason = str(error)
                 log.warning("postgres.restart_failed", data=str(self._data), reason=reason)
+        self._fail(reason)
+        return None, attempts
 
     def _restart(self) -> subprocess.Popen[bytes] | None:
         with self._gate:
@@ -202,8 +205,8 @@ class EmbeddedPostgres:
 
     def _fail(self, reason: str) -> None:
         self.failure = (
-            f"The embedded Postgres on {self._data} went down more than {CRASHES} times in {WITHIN:g} s and "
-            f"is left stopped. {reason}"
+            f"The embedded Postgres on {self._data} crashed and did not come back in {ATTEMPTS} attempts; "
+            f"it is left stopped. {reason}"
         )
         log.error("postgres.given_up", data=str(self._data), reason=reason)
 
