@@ -142,7 +142,7 @@ def task(random: Random, source: Stock) -> Scene:
     """A wish for code, known or new."""
     form = random.choice(_TASK_FORMS)
     quotes, history = _around(random, source)
-    if random.random() < 0.6:
+    if random.random() < 0.75:
         infinitive, third, code = random.choice(voices.TASKS)
         text = _informal(form.format(inf=infinitive, third=third), random)
         return Scene(_system(random), quotes, history, text, lambda voice: voices.say_task(voice, code, text))
@@ -162,11 +162,11 @@ def other(random: Random, source: Stock) -> Scene:
 
 KINDS: tuple[tuple[float, Callable[[Random, Stock], Scene]], ...] = (
     (0.38, recalled),
-    (0.16, unknown),
+    (0.18, unknown),
     (0.13, told),
     (0.13, about),
-    (0.07, task),
-    (0.13, other),
+    (0.12, task),
+    (0.14, other),
 )
 
 
@@ -183,14 +183,10 @@ def spoken(scene: Scene, voice: str) -> tuple[list[ChatMessage], str]:
 
 def interview(random: Random, source: Stock, voice: str) -> list[ChatMessage]:
     """One memory, then many questions about it: many answers to learn from in few tokens."""
-    chosen = facts.attributes(random, random.randint(2, 5))
-    values = [source.value(a.values, random) for a in chosen]
-    pairs = list(zip(chosen, values, strict=True))
+    *chosen, missing = facts.attributes(random, random.randint(3, 6))
+    pairs = [(a, source.value(a.values, random)) for a in chosen]
     quotes = _quotes([_fact_line(a, v, random) for a, v in pairs], random)
-    missing = facts.attribute(random)
-    asked = [(a, v) for a, v in pairs] + (
-        [(missing, "")] if missing.key not in {a.key for a in chosen} else []
-    )
+    asked = [*pairs, (missing, "")]
     random.shuffle(asked)
     texts = [facts.ask(a, random) for a, _ in asked]
     messages = chat_messages(system=_system(random), quotes=quotes, history=[], text=texts[0])

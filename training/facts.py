@@ -69,6 +69,8 @@ def invented(random: Random) -> str:
     """A made-up lower-case word of one to four syllables."""
     if random.random() < 0.1:
         return "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(3, 9)))
+    if random.random() < 0.08:
+        return invented(random)[:3] + random.choice((1, 2, 2, 3)) * invented(random)[:3]
     size = random.choice((1, 2, 2, 2, 3, 3, 4))
     start = ["" if random.random() < 0.15 else random.choice(_CONSONANTS) for _ in range(size)]
     return "".join(c + random.choice(_VOWELS) for c in start) + random.choice(_ENDINGS)
@@ -309,18 +311,24 @@ _FAMILIES: tuple[tuple[float, Callable[[Random], Attribute]], ...] = (
 
 def attribute(random: Random) -> Attribute:
     """A random attribute, now and then about an invented noun."""
-    weights = [weight for weight, _ in _FAMILIES]
-    make = random.choices([make for _, make in _FAMILIES], weights)[0]
-    return make(random)
+    return _family(random)(random)
 
 
 def attributes(random: Random, count: int) -> list[Attribute]:
-    """Distinct attributes, in random order."""
+    """Distinct attributes, often alike (a dog's name and a cat's)."""
     found: dict[str, Attribute] = {}
+    make = _family(random)
     while len(found) < count:
-        new = attribute(random)
-        found[_topic_noun(new)] = new
+        new = make(random)
+        found.setdefault(_topic_noun(new), new)
+        if random.random() < 0.6:
+            make = _family(random)
     return list(found.values())
+
+
+def _family(random: Random) -> Callable[[Random], Attribute]:
+    weights = [weight for weight, _ in _FAMILIES]
+    return random.choices([make for _, make in _FAMILIES], weights)[0]
 
 
 def fact(attribute: Attribute, value: str) -> Fact:
