@@ -1,19 +1,35 @@
 """The owner of the fitted classifier: opens it, asks it, replaces it while requests go on."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import structlog
 
+from agentflow.errors import AgentflowError, ConfigError
 from agentflow.protocols import Embedder, Message, Vectors
+from agentflow.routing.classifier import Classifier, Example, examples_of, fit
+from agentflow.routing.explain import explained
 from agentflow.routing.roles import RoleExamples
+from agentflow.routing.storage import VectorStore, load_classifier, save_classifier, version_of
 from agentflow.routing.words import length
 from agentflow.settings.routing import RouterSettings
 from agentflow.turn import Json
 
+log = structlog.get_logger(__name__)
+SHORT = 4
+LOOK_BACK = 3
+
 
 class Intents:
-    """Roles told apart by their descriptions and examples."""
+    """Roles told apart by their descriptions and examples.
+
+    Roles come, go and change while requests are answered: a new classifier is made beside the one in use
+    and takes its place in one assignment. `cache_dir` keeps what was fitted and embedded across starts.
+    """
 
     def __init__(
         self,
@@ -23,32 +39,177 @@ class Intents:
         cache_dir: Path | None = None,
     ) -> None:
         self._embedder = embedder
-        self._roles = tuple(roles)
+        self._roles = {role.name: role for role in roles}
         self._settings = settings
-        self._cache_dir = cache_dir
-        self._examples: list[tuple[str, str]] = []
-        self._vectors: Vectors = np.zeros((0, embedder.dim), np.float32)
+        self._folder = cache_dir
+        self._vectors: dict[str, Vectors] = {}
+        self._fitted: Classifier | None = None
+        self._version = ""
+        self._refit: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+
+    @property
+    def roles(self) -> tuple[RoleExamples, ...]:
+        """The roles as they are now."""
+        return tuple(self._roles.values())
+
+    @property
+    def fitted(self) -> Classifier | None:
+        """The classifier in use; None when there are no roles."""
+        return self._fitted
+
+    @property
+    def version(self) -> str:
+        """What the classifier in use was made from."""
+        return self._version
 
     async def open(self) -> None:
         """Fit, or read what was fitted before. Raises ConfigError and EmbedderError."""
-        self._examples = sorted((role.name, text) for role in self._roles for _, text in role.texts())
-        if self._examples:
-            self._vectors = await self._embedder.embed([text for _, text in self._examples])
+        async with self._changing:
+            await self._become(self._roles)
+
+    async def close(self) -> None:
+        """Stop recalibrating."""
+        if self._refit is not None:
+            self._refit.cancel()
+            await asyncio.gather(self._refit, return_exceptions=True)
+
+    async def replace(self, roles: Sequence[RoleExamples]) -> None:
+        """Take these roles instead. Requests go on with the old ones until the new classifier is ready.
+
+        Raises ConfigError and EmbedderError, and then keeps the old roles.
+        """
+        async with self._changing:
+            await self._become({role.name: role for role in roles})
+
+    async def with_role(self, role: RoleExamples) -> None:
+        """Add a role, or take its new examples. Only texts that are new are embedded. Raises as `replace`."""
+        async with self._changing:
+            await self._become(self._roles | {role.name: role})
+
+    async def without_role(self, name: str) -> None:
+        """Take a role away at once. Raises ConfigError.
+
+        The others' scores stay as they are; thresholds are set anew in the background.
+        """
+        async with self._changing:
+            if name not in self._roles:
+                raise ConfigError(f"There is no role {name!r} to take away.", field="roles", value=name)
+            self._roles = {key: role for key, role in self._roles.items() if key != name}
+            if self._fitted is None or not self._roles:
+                self._fitted = None
+                return
+            self._fitted = self._fitted.without(name)
+        self._refit = asyncio.create_task(self._recalibrate())
+
+    async def with_example(self, role: str, text: str) -> None:
+        """Add a corrected example. Raises ConfigError for an unknown role or one that has it elsewhere."""
+        if role not in self._roles:
+            raise ConfigError(f"There is no role {role!r} to learn for.", field="role", value=role)
+        known = self._roles[role]
+        await self.with_role(replace(known, examples=(*known.examples, text)))
 
     async def classify(self, message: Message) -> Json:
-        if not self._examples:
-            return {"ranking": [], "in_scope": False}
-        query = (await self._embedder.embed([self._looked_at(message)]))[0]
-        similarity = self._vectors @ query
-        best: dict[str, float] = {}
-        for (role, _), value in zip(self._examples, similarity.tolist(), strict=True):
-            best[role] = max(best.get(role, -1.0), value)
-        order = sorted(best, key=lambda role: (-best[role], role))
-        return {
-            "ranking": [{"role": role, "score": round(max(best[role], 0.0), 4)} for role in order],
-            "in_scope": best[order[0]] > 0.25,
+        """What the message is about. Raises EmbedderError.
+
+        A message of fewer than SHORT words is looked at together with the user's turns before it, unless it
+        is a typical example of a role by itself. Only the first `text_limit` characters count.
+        """
+        fitted = self._fitted
+        if fitted is None or not message.text.strip():
+            return {"ranking": [], "in_scope": False, "router": self._version}
+        texts = self._looked_at(message)
+        began = time.perf_counter()
+        vectors = await self._embedder.embed(texts)
+        embedded = time.perf_counter()
+        found = self._decided(fitted, vectors, texts, message)
+        found["embed_ms"] = round((embedded - began) * 1000, 3)
+        found["decide_ms"] = round((time.perf_counter() - embedded) * 1000, 3)
+        return found
+
+    def _decided(self, fitted: Classifier, vectors: Vectors, texts: Sequence[str], message: Message) -> Json:
+        scored = fitted.score(vectors, texts)
+        alone = self._judged(fitted, explained(fitted, scored, 0, present=message.role))
+        together = len(texts) > 1 and not self._typical(alone)
+        if together:
+            alone = self._judged(fitted, explained(fitted, scored, 1, present=message.role))
+        return alone | {
+            "looked_at": "with the turns before" if together else "alone",
+            "router": self._version,
         }
 
-    def _looked_at(self, message: Message) -> str:
-        text = message.text[: self._settings.text_limit]
-        return f"{message.previous[-1]}\n{text}" if message.previous and length(text) < 4 else text
+    def _judged(self, fitted: Classifier, found: Json) -> Json:
+        settings, best = self._settings, found["ranking"][0]["role"]
+        own = self._roles[best].threshold if best in self._roles else None
+        general = (
+            settings.scope_threshold if settings.scope_threshold is not None else fitted.thresholds.scope
+        )
+        scope = general if own is None else own
+        margin = (
+            settings.margin_threshold if settings.margin_threshold is not None else fitted.thresholds.margin
+        )
+        in_scope = found["scope_score"] is not None and found["scope_score"] >= scope
+        return found | {
+            "in_scope": in_scope,
+            "scope_threshold": round(scope, 4),
+            "margin_threshold": round(margin, 4),
+        }
+
+    def _typical(self, found: Json) -> bool:
+        """As much in scope as the average example, with a clear lead."""
+        typical = found["in_scope"] and found["scope_score"] >= 0
+        return bool(typical and found["margin"] >= 2 * found["margin_threshold"])
+
+    def _looked_at(self, message: Message) -> list[str]:
+        limit = self._settings.text_limit
+        text = message.text[:limit]
+        if length(text) >= SHORT or not message.previous:
+            return [text]
+        before: list[str] = []
+        for turn in reversed(message.previous[-LOOK_BACK:]):
+            before.insert(0, turn)
+            if length(turn) >= SHORT:
+                break
+        return [text, "\n".join([*before, text])[-limit:]]
+
+    async def _recalibrate(self) -> None:
+        try:
+            await self.open()
+        except AgentflowError as error:
+            log.warning("recalibration failed; the old thresholds stay", error=error.message)
+
+    async def _become(self, roles: Mapping[str, RoleExamples]) -> None:
+        if not roles:
+            self._roles, self._fitted, self._version = {}, None, ""
+            return
+        examples = examples_of(list(roles.values()), self._settings)
+        version = version_of(examples, self._settings, self._embedder.id)
+        fitted = (
+            None if self._folder is None else await asyncio.to_thread(load_classifier, self._folder, version)
+        )
+        if fitted is None:
+            fitted = await self._fit(examples, version)
+        self._roles, self._fitted, self._version = dict(roles), fitted, version
+
+    async def _fit(self, examples: Sequence[Example], version: str) -> Classifier:
+        vectors = await self._embedded([one.text for one in examples])
+        fitted = await asyncio.to_thread(fit, examples, vectors, self._settings)
+        if self._folder is not None:
+            await asyncio.to_thread(save_classifier, self._folder, version, fitted)
+        return fitted
+
+    async def _embedded(self, texts: Sequence[str]) -> Mapping[str, Vectors]:
+        """Vectors of all texts, embedding only the new ones."""
+        if not self._vectors:
+            self._vectors = await asyncio.to_thread(self._store().load, texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if new:
+            limit = self._settings.text_limit
+            found = await self._embedder.embed([text[:limit] for text in new])
+            known = {text: self._vectors[text] for text in texts if text in self._vectors}
+            self._vectors = known | dict(zip(new, np.asarray(found, np.float32), strict=True))
+            await asyncio.to_thread(self._store().save, self._vectors)
+        return self._vectors
+
+    def _store(self) -> VectorStore:
+        return VectorStore(self._folder, self._embedder.id)
