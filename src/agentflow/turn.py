@@ -33,8 +33,8 @@ class Usage(TypedDict):
 
 
 def merged(left: Json | None, right: Json | None) -> Json:
-    """Reducer: the right dictionary's keys over the left's."""
-    return {**(left or {}), **(right or {})}
+    """Reducer: the right dictionary's keys over the left's; a turn's first step begins anew."""
+    return {**(left or {}), **(right or {})} if right and "accept" not in right else right or {}
 
 
 class Asked(TypedDict):

@@ -230,12 +230,17 @@ def _engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
     if model.engine == "local":
         from agentflow.engines.local import LocalEngine  # noqa: PLC0415
 
-        return LocalEngine(base_folder(place), device=model.device, max_batch=model.batch, progress=progress)
+        threads = model.threads or (1 if model.base == "tiny" else None)
+        return LocalEngine(
+            base_folder(place), device=model.device, threads=threads, max_batch=model.batch, progress=progress
+        )
     url = model.url
     if model.engine == "double":
         from agentflow.fakes.vllm import Options, serve  # noqa: PLC0415 - a web server that only this engine needs
 
-        options = Options(max_loras=model.slots + 1, max_cpu_loras=model.slots + 1, max_lora_rank=model.max_rank)
+        options = Options(
+            max_loras=model.slots + 1, max_cpu_loras=model.slots + 1, max_lora_rank=model.max_rank
+        )
         url = stack.enter_context(serve(options)).url
     timeouts = Timeouts(
         connect=model.timeouts.connect,
@@ -327,5 +332,7 @@ class Studio:
         """The one graph of this process."""
         async with self._opening:
             if self._services is None:
-                self._services = await self._stack.enter_async_context(running(self._place()))
+                self._services = await self._stack.enter_async_context(
+                    running(await asyncio.to_thread(self._place))
+                )
         return self._services.graph

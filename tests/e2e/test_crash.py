@@ -49,6 +49,7 @@ def test_a_turn_killed_anywhere_is_finished_once_by_the_next_start(house, until,
 
 def test_postgres_killed_under_turns_comes_back_and_nothing_acknowledged_is_missing(house, until) -> None:
     with house.start() as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
+
         def turn(number: int) -> str | None:
             try:
                 response = client.post("/invoke", json={"input": f"message {number}", "role": "coder"})

@@ -34,7 +34,9 @@ def test_a_message_finds_its_role_by_meaning(client) -> None:
 
 
 def test_streaming_tells_every_step_and_the_tokens(client) -> None:
-    with client.stream("POST", "/invoke", json={"input": "hello", "role": "coder", "stream": True}) as response:
+    with client.stream(
+        "POST", "/invoke", json={"input": "hello", "role": "coder", "stream": True}
+    ) as response:
         lines = [line for line in response.iter_lines() if line]
     events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
     data = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
@@ -70,12 +72,22 @@ def test_the_same_key_is_the_same_turn(client) -> None:
 )  # fmt: skip
 def test_bad_input_is_explained_and_leaves_nothing(client, body, status, error, said) -> None:
     response = client.post("/invoke", json=body)
-    assert (response.status_code, response.json()["error"], response.json()["message"]) == (status, error, said)
+    assert (response.status_code, response.json()["error"], response.json()["message"]) == (
+        status,
+        error,
+        said,
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "status"),
-    [(b"{", 422), (b'{"input": "\xff"}', 400), (b'{"input": "\\ud800"}', 422), (b"a" * 3_000_000, 413), (b"[]", 422)],
+    [
+        (b"{", 422),
+        (b'{"input": "\xff"}', 400),
+        (b'{"input": "\\ud800"}', 422),
+        (b"a" * 3_000_000, 413),
+        (b"[]", 422),
+    ],
 )
 def test_bytes_that_are_no_request_are_refused(client, content, status) -> None:
     response = client.post("/invoke", content=content, headers={"content-type": "application/json"})
@@ -141,7 +153,9 @@ def test_with_a_key_only_its_holder_is_answered(house) -> None:
         assert client.post("/invoke", json=body).status_code == 401
         assert client.post("/invoke", json=body, headers={"X-Api-Key": "wrong"}).status_code == 401
         assert client.post("/invoke", json=body, headers={"X-Api-Key": "s3cret"}).status_code == 200
-        assert client.post("/invoke", json=body, headers={"Authorization": "Bearer s3cret"}).status_code == 200
+        assert (
+            client.post("/invoke", json=body, headers={"Authorization": "Bearer s3cret"}).status_code == 200
+        )
         assert client.get("/health").status_code == 200
 
 

@@ -90,7 +90,7 @@ def _goodbye() -> None:
     out.print(
         "Everything above lay in a real Postgres with pgvector, which is stopped and removed now. Next:"
     )
-    out.print("  agentflow init          writes agentflow.yaml: your base model, adapters and roles")
+    out.print("  agentflow init          writes agentflow.yaml: your model, adapters and roles")
     out.print("  agentflow config check  explains every mistake in it")
     out.print("  agentflow serve         serves it; POST /invoke, /docs")
     out.print("  agentflow chat          talks in this terminal")

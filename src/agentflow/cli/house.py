@@ -20,7 +20,7 @@ from agentflow.turn import Json
 from agentflow.wiring import Place, Progress, running
 
 
-def place(config: Path | None, environment: Environment | None = None) -> Place:
+def place(config: Path | None = None, environment: Environment | None = None) -> Place:
     """Settings of the named file, else of AGENTFLOW_CONFIG or ./agentflow.yaml. Raises ConfigError."""
     environment = environment or read_environment()
     file = config or environment.config

@@ -53,7 +53,8 @@ def show(event: Json) -> None:
         case "recall" if event["memories"]:
             for one in event["memories"][:3]:
                 quote = escape(one["content"][:70])
-                out.print(f'  [cyan]remembers[/] {one["score"]:.2f} {one["speaker"]}: "{quote}"')
+                line = f'  [cyan]remembers[/] {one["score"]:.2f} {one["speaker"]}: "{quote}"'
+                out.print(line.replace("\n", " "), soft_wrap=True)
             out.print("  ", end="")
         case "recall":
             out.print("  ", end="")

@@ -20,7 +20,7 @@ async def remember(
     fault: Callable[[str], None],
 ) -> Remembered:
     """Write the turn's end. Raises LeaseLost when a newer attempt owns it: then nothing was written."""
-    text = turn["context"]["text"] if "context" in turn else turn["text"]
+    text = turn.get("text") or (turn["context"]["text"] if "context" in turn else "")
     lease = Lease(
         run_id=turn["run_id"],
         thread_id=turn["thread_id"],
