@@ -81,7 +81,7 @@ async def test_a_failed_load_leaves_the_server_alive(client, folder, changes, st
 
 async def test_a_missing_folder_is_a_404(client):
     answer = await load(client, "a", "/nowhere")
-    expected = "Loading lora a failed: No adapter found for /nowhere"
+    expected = "Loading lora a failed: No adapter found for <path>"
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, expected)
 
 

@@ -174,6 +174,21 @@ async def test_memory_in_the_prompt_reaches_the_answer(engine):
     assert await say(engine, text=text) == "[base] You said: What do I like? I remember: I like <tea>"
 
 
+async def test_closing_the_iterator_cancels_the_request(double, engine):
+    double.state.change(hang=True)
+    stream = engine.generate(Prompt([{"role": "user", "content": "Hello"}]), adapter=None)
+    waiting = asyncio.ensure_future(anext(stream))
+    await _until(lambda: double.state.running)
+    waiting.cancel()
+    await _until(lambda: not double.state.running)
+
+
+async def _until(fact) -> None:
+    async with asyncio.timeout(10):
+        while not fact():  # noqa: ASYNC110 - another thread changes it
+            await asyncio.sleep(0.01)
+
+
 # --- unload that frees
 
 

@@ -235,7 +235,7 @@ class Double:
     def _read(self, name: str, folder: Path) -> None:
         """The checks of vLLM itself, no more: wrong shapes and zeros pass (vllm#34186, #55193)."""
         if not (folder / "adapter_config.json").is_file():
-            raise Refusal(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {folder}")
+            raise Refusal(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for <path>")
         try:
             config = json.loads((folder / "adapter_config.json").read_bytes())
         except ValueError as error:

@@ -15,6 +15,10 @@ from agentflow.turn import Json
 
 _T = TypeVar("_T")
 
+# The server hangs up after idle seconds and after some errors. A request on such a connection would look
+# like a dead engine, so every request has its own: on loopback that costs half a millisecond.
+_FRESH = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -49,7 +53,7 @@ class Wire:
             base_url=self.url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(None, connect=timeouts.connect),
-            transport=httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_keepalive_connections=32)),
+            transport=httpx.AsyncHTTPTransport(retries=1, limits=_FRESH),
             trust_env=False,
         )
 
