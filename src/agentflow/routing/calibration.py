@@ -1,15 +1,15 @@
 """From evidence to scores, thresholds and honest confidence, all set by the left-out examples."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 
 from agentflow.routing.evidence import Evidence, LeftOut
 
 ENOUGH = 10
+ALONE = 0.75
 Wide = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -18,12 +18,12 @@ Mask = NDArray[np.bool_]
 class Scale:
     """How evidence adds up.
 
-    Label score of a class: `label` . (discriminant, regression, nearest), sharpened by `temper` so that its
-    softmax is a probability. Scope score of a text: `scope` . z-scores of the best class's four kinds of
+    Label score of a class: `label` . its four kinds of evidence, sharpened by `temper` so that softmax gives a
+    probability. Scope score of a text: `scope` . z-scores of the best class's four kinds of
     evidence, `centre` and `width` being those of left-out examples; 0 is a typical example.
     """
 
-    label: tuple[float, float, float]
+    label: tuple[float, float, float, float]
     temper: float
     scope: tuple[float, float, float, float]
     centre: tuple[float, float, float, float]
@@ -31,7 +31,7 @@ class Scale:
 
     def labels(self, evidence: Evidence) -> Wide:
         """Log-odds per class, up to a constant per text; [texts, classes]."""
-        total = sum(weight * part for weight, part in zip(self.label, evidence.parts, strict=False))
+        total = sum(weight * part for weight, part in zip(self.label, evidence.parts, strict=True))
         return self.temper * np.asarray(total, np.float64)
 
     def in_scope(self, evidence: Evidence) -> Wide:
@@ -42,28 +42,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where to stop: `scope` and `margin` as scores, `slope` and `offset` of the confidence (Platt).
+    """Where to stop: the scope score under which nothing fits, the lead under which two roles are too close.
 
-    `sample` is the number of left-out examples behind them; with fewer than ten of them nothing could be
-    calibrated and `margin` is 0.
+    `sample` is the number of left-out examples behind them; 0 when there were too few to calibrate on.
     """
 
     scope: float
     margin: float
-    slope: float
-    offset: float
     sample: int
-
-    @property
-    def calibrated(self) -> bool:
-        return self.sample >= ENOUGH
-
-    def confidence(self, best: float) -> float:
-        """The chance that the best role is right, from its raw probability."""
-        return float(1 / (1 + np.exp(-(self.slope * _logit(best) + self.offset))))
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -96,17 +82,19 @@ def scale_of(left_out: LeftOut, roles: Roles, spread: float) -> Scale:
     """Weights by how broad the classes are.
 
     Neighbours count for more in roles of many unlike topics, where one line cannot part them and where the
-    regression's logit says little about scope. The forms are docs/routing.md, "What was tried".
+    regression's logit says little about scope. With few examples per class the covariance is a guess, and
+    the plain means count for more. The forms are those of docs/routing.md, "What was tried".
     """
     logits = left_out.evidence.discriminant
     finite = logits[np.isfinite(logits)]
     size = float(finite.std()) if finite.size > 1 else 0.0
-    label = (0.5 / (size or 1.0), 1.5, 2.0 / (1.05 - spread))
+    freedom = left_out.examples - roles.classes
+    label = (0.5 / (size or 1.0), 1.5, 2.0 / (1.05 - spread), 600 / (30 + freedom))
     if left_out.alone:
         nearest = left_out.evidence.nearest.max(axis=1)
-        centre = float(nearest.mean()) if roles.classes > 1 else 0.3
-        return Scale(label, 1.0, (0, 0, 1, 0), (0, 0, centre, 0), (1, 1, 0.1, 1))
-    scope = (1.0, 2.0 * max(0.0, 0.9 - spread), 0.3 + 1.3 * spread**4, 0.5)
+        centre, width = (float(nearest.mean()), float(nearest.std())) if roles.classes > 1 else (0.3, 0.0)
+        return Scale(label, 1.0, (0, 0, 1, 0), (0, 0, centre, 0), (1, 1, max(width, 0.05), 1))
+    scope = (1.0, 2.0 * max(0.0, 0.9 - spread), 0.3 + 1.3 * spread**4, 0.5 + 15 / (10 + freedom))
     known = left_out.take(np.isin(left_out.labels, roles.real)).evidence.take(roles.real)
     best = np.stack([part.max(axis=1) for part in known.parts]).astype(np.float64)
     rough = Scale(label, 1.0, scope, _four(best.mean(axis=1)), _four(np.maximum(best.std(axis=1), 1e-3)))
@@ -122,7 +110,7 @@ def thresholds_of(
     right; out of scope, rejected.
     """
     if left_out.alone or left_out.labels.size < ENOUGH:
-        return Thresholds(scope=_lenient(left_out, scale, roles), margin=0.0, slope=1.0, offset=0.0, sample=0)
+        return Thresholds(scope=_lenient(left_out, scale, roles), margin=0.0, sample=0)
     chances = roles.chances(scale.labels(left_out.evidence))
     truth, said = roles.of_class[left_out.labels], chances.argmax(axis=1)
     score = scale.in_scope(left_out.evidence.take(roles.real))
@@ -131,14 +119,13 @@ def thresholds_of(
     scope = float(np.quantile(score[real], reject_rate)) if scope is None else scope
     top = np.sort(chances[real], axis=1)
     lead = top[:, -1] - top[:, -2] if top.shape[1] > 1 else top[:, -1]
-    slope, offset = _platt(_logit(top[:, -1]), (said == truth)[real])
-    return Thresholds(scope, float(np.quantile(lead, ask_rate)), slope, offset, int(real.sum()))
+    return Thresholds(scope, float(np.quantile(lead, ask_rate)), int(real.sum()))
 
 
 def _lenient(left_out: LeftOut, scale: Scale, roles: Roles) -> float:
-    """With almost no examples: nearer than roles are to each other, or as near as the worst."""
+    """With almost no examples: about as near as roles are to each other, or as the worst."""
     if left_out.alone:
-        return 0.0
+        return -ALONE
     return float(scale.in_scope(left_out.evidence.take(roles.real)).min())
 
 
@@ -164,28 +151,6 @@ def _temper(scores: Wide, labels: NDArray[np.int64], roles: Roles) -> float:
     return float(
         np.exp(minimize_scalar(cost, bounds=(-2.5, 2.5), method="bounded", options={"xatol": 0.02}).x)
     )
-
-
-def _platt(logits: Wide, right: Mask) -> tuple[float, float]:
-    """Logistic regression of right on logit, with the smoothed targets of Platt (1999); slope >= 0."""
-    hits, misses = int(right.sum()), int((~right).sum())
-    target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
-
-    def cost(free: Wide) -> tuple[float, Wide]:
-        z = free[0] * logits + free[1]
-        gap = 1 / (1 + np.exp(-z)) - target
-        loss = np.logaddexp(0, z) - target * z
-        return float(loss.sum()) + (free[0] - 1) ** 2, np.array([gap @ logits + 2 * (free[0] - 1), gap.sum()])
-
-    found = minimize(
-        cost, np.array([1.0, 0.0]), jac=True, bounds=[(0, None), (None, None)], method="L-BFGS-B"
-    )
-    return float(found.x[0]), float(found.x[1])
-
-
-def _logit(chance: Any) -> Any:
-    kept = np.clip(chance, 1e-6, 1 - 1e-6)
-    return np.log(kept / (1 - kept))
 
 
 def _four(row: Wide) -> tuple[float, float, float, float]:

@@ -140,5 +140,5 @@ def fit(examples: Sequence[Example], vectors: Mapping[str, Vectors], settings: R
     return replace(rough, scale=scale, thresholds=thresholds)
 
 
-_UNSCALED = Scale((1, 1, 1), 1, (0, 0, 1, 0), (0, 0, 0, 0), (1, 1, 1, 1))
-_UNSET = Thresholds(0, 0, 1, 0, 0)
+_UNSCALED = Scale((1, 1, 1, 1), 1, (0, 0, 1, 0), (0, 0, 0, 0), (1, 1, 1, 1))
+_UNSET = Thresholds(0, 0, 0)

@@ -85,19 +85,20 @@ class Model:
 class LeftOut:
     """Evidence for examples as if each had not been there: the sample on which everything is calibrated.
 
-    `rows` are their places among the examples. Where no class has two examples all are left out, so that
+    `rows` are their places among all `examples`. Where no class has two examples all are left out, so that
     nothing speaks for an example's own class: that sample only shows how alike the classes are.
     """
 
     evidence: Evidence
     labels: Labels
     rows: Labels
+    examples: int
     alone: bool
 
     def take(self, rows: NDArray[np.bool_]) -> "LeftOut":
         """Some of the rows."""
         evidence = Evidence(*(part[rows] for part in self.evidence.parts))
-        return LeftOut(evidence, self.labels[rows], self.rows[rows], self.alone)
+        return LeftOut(evidence, self.labels[rows], self.rows[rows], self.examples, self.alone)
 
 
 def fit_model(placed: Placed, labels: Labels) -> tuple[Model, LeftOut]:
@@ -121,7 +122,7 @@ def fit_model(placed: Placed, labels: Labels) -> tuple[Model, LeftOut]:
     nearest = _nearest_others(placed.unit, labels, rows, classes)
     mean = _means_of_others(placed.unit, labels, rows, means, counts)
     evidence = Evidence(discriminant.left_out, regression_out, nearest, mean)
-    return model, LeftOut(evidence, labels[rows], rows, alone)
+    return model, LeftOut(evidence, labels[rows], rows, len(labels), alone)
 
 
 def _regression(features: Vectors, labels: Labels, classes: int, rows: Labels) -> tuple[Linear, Vectors]:
