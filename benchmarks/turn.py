@@ -29,7 +29,12 @@ roles:
   philosopher: {description: questions of meaning, examples: [What is justice?], lora_path: "tiny:philosopher"}
   coder: {description: programming, examples: [Write a function], lora_path: "tiny:coder"}
 """
-TEXTS = ("What is justice?", "Write a function that adds", "Is lying ever right?", "Why does my loop never end?")
+TEXTS = (
+    "What is justice?",
+    "Write a function that adds",
+    "Is lying ever right?",
+    "Why does my loop never end?",
+)
 
 
 class Database:
@@ -96,7 +101,10 @@ async def _bare(turns: int) -> list[float]:
     with serve() as served:
         async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
             for number in range(turns):
-                body = {"model": "base", "messages": [{"role": "user", "content": TEXTS[number % len(TEXTS)]}]}
+                body = {
+                    "model": "base",
+                    "messages": [{"role": "user", "content": TEXTS[number % len(TEXTS)]}],
+                }
                 began = time.perf_counter()
                 (await client.post("/v1/chat/completions", json=body)).raise_for_status()
                 found.append((time.perf_counter() - began) * 1000)
@@ -112,10 +120,14 @@ def _print(wholes: list[float], shares: dict[str, list[float]], database: float,
         print(f"  {step:<12}  median {statistics.median(found):6.1f} ms")
     inside = sum(statistics.median(found) for found in shares.values())
     print(f"  remember and the doors         {whole - inside:6.1f} ms")
-    print(f"database        mean   {database:6.1f} ms of a turn, background work included ({database / whole:.0%})")
+    print(
+        f"database        mean   {database:6.1f} ms of a turn, background work included ({database / whole:.0%})"
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=200)
     asyncio.run(measure(parser.parse_args().turns))

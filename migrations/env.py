@@ -9,7 +9,7 @@ from agentflow.tables import SCHEMA, metadata
 Kind = Literal["schema", "table", "column", "index", "unique_constraint", "foreign_key_constraint"]
 
 
-def ours(name: str | None, kind: Kind, parent: Any) -> bool:
+def ours(name: str | None, kind: Kind, _parent: Any) -> bool:
     """Only our schema; partitions of memory are made by code, not by revisions."""
     if kind == "schema":
         return name == SCHEMA

@@ -27,7 +27,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def postgres() -> Iterator[str]:
     """DSN of a migrated database on an embedded server that this session starts and stops."""
     with tempfile.TemporaryDirectory(prefix="agentflow-test-", ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o755)  # noqa: S103 - the server's own user must reach its data folder below
         fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         server = EmbeddedPostgres(EmbeddedOptions(Path(folder) / "postgres", settings=fast, sync=False))
         dsn = server.start()

@@ -8,8 +8,8 @@ import pytest
 
 from agentflow.errors import Conflict, LeaseLost, NotFound
 from agentflow.fakes.ledger import FakeLedger
-from agentflow.protocols import Lease, Ledger, MemoryHome, NewMemory, Outcome, Request, Scope
 from agentflow.memory.postgres import PostgresMemory
+from agentflow.protocols import Lease, Ledger, MemoryHome, NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import open_connections
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.scopes import Scopes

@@ -20,7 +20,9 @@ from agentflow.runs.worker import Worker
 from agentflow.settings import Role, Settings
 
 ROLES = {
-    "philosopher": Role(description="justice and meaning", lora_path="p", system_prompt="You are a philosopher."),
+    "philosopher": Role(
+        description="justice and meaning", lora_path="p", system_prompt="You are a philosopher."
+    ),
     "coder": Role(description="python code and functions", lora_path="c"),
 }
 

@@ -17,7 +17,9 @@ ROLES = ("philosopher", "coder", "artist")
 
 
 def adapter(role: str, *, pinned: bool = False, unload_after: float | None = 10.0) -> Adapter:
-    return Adapter(f"{role}@1", Path("/adapters") / role, at_start=False, pinned=pinned, unload_after=unload_after)
+    return Adapter(
+        f"{role}@1", Path("/adapters") / role, at_start=False, pinned=pinned, unload_after=unload_after
+    )
 
 
 def keeper(slots: int, *, pinned: tuple[str, ...] = (), **engine: object) -> AdapterKeeper:

@@ -54,7 +54,10 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("roles:\n  coder:\n    lora_pth: x\n", "line 3: roles.coder.lora_pth: unknown key; did you mean lora_path?"),
+        (
+            "roles:\n  coder:\n    lora_pth: x\n",
+            "line 3: roles.coder.lora_pth: unknown key; did you mean lora_path?",
+        ),
         ("role: {}\n", "line 1: role: unknown key; did you mean roles?"),
         ("server: {prot: 1}\n", "line 1: server.prot: unknown key; did you mean port?"),
         (
@@ -67,8 +70,10 @@ def test_settings_are_frozen() -> None:
         ),
         (
             "roles:\n  coder: {unload_after: soon}\n",
-            "line 2: roles.coder.unload_after = 'soon': 'soon' is not a duration; "
-            "write a number with ms, s, m, h or d, such as 10m",
+            (
+                "line 2: roles.coder.unload_after = 'soon': 'soon' is not a duration; "
+                "write a number with ms, s, m, h or d, such as 10m"
+            ),
         ),
         (
             "roles:\n  coder: {reads: [conversation]}\n",
@@ -80,8 +85,10 @@ def test_settings_are_frozen() -> None:
         ),
         (
             "roles:\n  'my role': {}\n",
-            "line 2: roles.my role = 'my role': a name has letters, digits, _ and - only, at most 63, "
-            "and starts with a letter or digit",
+            (
+                "line 2: roles.my role = 'my role': a name has letters, digits, _ and - only, at most 63, "
+                "and starts with a letter or digit"
+            ),
         ),
         (
             "embedder: {kind: remote}\n",
@@ -102,7 +109,7 @@ def test_a_mistake_names_line_field_value_and_the_way_out(text: str, said: str) 
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    assert len(read("server: {port: 0, hst: x}\nroles:\n  a: {pin: maybe}\n")[1]) == 3
+    assert len(read("server: {port: -1, hst: x}\nroles:\n  a: {pin: maybe}\n")[1]) == 3
 
 
 def test_a_role_told_by_its_name_only_is_a_warning() -> None:
@@ -151,7 +158,9 @@ def test_relative_data_folders_start_at_the_file() -> None:
     assert settings.postgres.data == Path("/srv/agent/db")
 
 
-@pytest.mark.parametrize(("text", "value"), [("10m", 600.0), ("250ms", 0.25), ("1.5h", 5400.0), ("7", 7.0), (3, 3)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("10m", 600.0), ("250ms", 0.25), ("1.5h", 5400.0), ("7", 7.0), (3, 3)]
+)
 def test_durations_are_seconds(text: str | int, value: float) -> None:
     assert seconds(text) == value
 
@@ -164,8 +173,8 @@ def test_sizes_are_bytes(text: str | int, value: int) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_settings_or_a_readable_error(text: str) -> None:
     try:
-        _, findings = inspect(parse(text), environment(), folder=Path("/srv"))
-    except ConfigError as error:
-        assert error.message
-    else:
-        assert all(str(one) for one in findings)
+        document = parse(text)
+    except ConfigError:
+        return
+    settings, findings = inspect(document, environment(), folder=Path("/srv"))
+    assert settings is not None or findings

@@ -16,7 +16,11 @@ async def test_a_turn_tells_every_step_in_order_and_ends_with_the_answer(world) 
         assert steps == ["accept", "classify", "select", "recall", "generate", "done", "remember"]
         assert "token" in events
         result = await feed.finished()
-        assert (result["role"], result["adapter"], result["reason"]) == ("philosopher", "philosopher@1", "explicit")
+        assert (result["role"], result["adapter"], result["reason"]) == (
+            "philosopher",
+            "philosopher@1",
+            "explicit",
+        )
         assert result["output"].startswith("[philosopher]")
 
 
@@ -50,14 +54,18 @@ async def test_the_adapter_loads_while_memory_is_searched(world) -> None:
 async def test_what_one_thread_said_another_remembers(world) -> None:
     async with world() as w:
         await (await w.worker.start(Request(text="My dog is called Rex", wanted_role="coder"))).finished()
-        result = await (await w.worker.start(Request(text="How is my dog called?", wanted_role="coder"))).finished()
+        result = await (
+            await w.worker.start(Request(text="How is my dog called?", wanted_role="coder"))
+        ).finished()
         assert "My dog is called Rex" in [one["content"] for one in result["memories"]]
         assert "Rex" in result["output"]
 
 
 async def test_what_the_prompt_repeats_is_not_recalled(world) -> None:
     async with world() as w:
-        first = await (await w.worker.start(Request(text="My dog is called Rex", wanted_role="coder"))).finished()
+        first = await (
+            await w.worker.start(Request(text="My dog is called Rex", wanted_role="coder"))
+        ).finished()
         again = Request(text="My dog?", wanted_role="coder", thread_id=first["thread_id"])
         result = await (await w.worker.start(again)).finished()
         assert result["memories"] == []
@@ -105,7 +113,7 @@ async def test_a_turn_over_its_time_fails(world) -> None:
     async with world(turn_seconds=0.05) as w:
         w.engine.gate = asyncio.Event()
         feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
-        with pytest.raises(EngineTimeout, match="server.turn_seconds = 0.05"):
+        with pytest.raises(EngineTimeout, match=r"server\.turn_seconds = 0\.05"):
             await feed.finished()
         assert (await w.ledger.find(feed.run_id, tenant=0)).status == "failed"
 
@@ -124,8 +132,12 @@ async def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(world) -> N
 
 async def test_turns_of_one_thread_answer_in_order(world) -> None:
     async with world() as w:
-        thread = (await (await w.worker.start(Request(text="0", wanted_role="coder"))).finished())["thread_id"]
-        requests = [Request(text=str(number), wanted_role="coder", thread_id=thread) for number in range(1, 6)]
+        thread = (await (await w.worker.start(Request(text="0", wanted_role="coder"))).finished())[
+            "thread_id"
+        ]
+        requests = [
+            Request(text=str(number), wanted_role="coder", thread_id=thread) for number in range(1, 6)
+        ]
         feeds = [await w.worker.start(request) for request in requests]
         await asyncio.gather(*(feed.finished() for feed in feeds))
         asked = [prompt.messages[-1]["content"].splitlines()[-1] for prompt in w.engine.prompts]
@@ -143,7 +155,10 @@ async def test_shutting_down_hands_the_turn_back_and_the_next_start_finishes_it(
         w.engine.gate = None
         assert await w.worker.recover() == 1
         result = await w.worker.feeds[feed.run_id].finished()
-        assert (result["run_id"], (await w.ledger.find(feed.run_id, tenant=0)).status) == (feed.run_id, "done")
+        assert (result["run_id"], (await w.ledger.find(feed.run_id, tenant=0)).status) == (
+            feed.run_id,
+            "done",
+        )
 
 
 async def test_a_turn_that_keeps_dying_is_given_up(world) -> None:

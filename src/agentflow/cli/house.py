@@ -79,7 +79,7 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
         config = uvicorn.Config(create(services), log_config=None, access_log=False, lifespan="off")
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[taken]))
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.01)
         try:
             yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

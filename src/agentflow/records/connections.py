@@ -52,15 +52,15 @@ class lost_is_down:  # noqa: N801 - reads as a phrase where it is used
             raise DatabaseDown(f"{message} ({str(error).strip() or kind}).", retry_after=2) from error
 
 
-async def open_connections(dsn: str, *, size: int, timeout: float = 10.0) -> Connections:
-    """Open both pools. Raises DatabaseDown when no connection can be made within `timeout` seconds."""
+async def open_connections(dsn: str, *, size: int, patience: float = 10.0) -> Connections:
+    """Open both pools. Raises DatabaseDown when no connection can be made within `patience` seconds."""
     data: AsyncConnectionPool[Connection] = AsyncConnectionPool(
         dsn,
         kwargs={"autocommit": True, "prepare_threshold": 0, "options": _DATA, "connect_timeout": 5},
         configure=register_vector_async,
         min_size=2,
         max_size=size,
-        timeout=timeout,
+        timeout=patience,
         max_lifetime=3600,
         check=AsyncConnectionPool.check_connection,
         reconnect_timeout=60,
@@ -78,7 +78,7 @@ async def open_connections(dsn: str, *, size: int, timeout: float = 10.0) -> Con
         },
         min_size=1,
         max_size=max(2, size // 2),
-        timeout=timeout,
+        timeout=patience,
         max_lifetime=3600,
         check=AsyncConnectionPool.check_connection,
         reconnect_timeout=60,
@@ -88,8 +88,8 @@ async def open_connections(dsn: str, *, size: int, timeout: float = 10.0) -> Con
     connections = Connections(data, checkpoints)
     try:
         with lost_is_down():
-            await data.open(wait=True, timeout=timeout)
-            await checkpoints.open(wait=True, timeout=timeout)
+            await data.open(wait=True, timeout=patience)
+            await checkpoints.open(wait=True, timeout=patience)
     except DatabaseDown:
         await connections.close()
         raise

@@ -40,7 +40,7 @@ def migrate(dsn: str) -> str:
 
 def head() -> str:
     """The newest revision this version of agentflow knows."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+    return ScriptDirectory.from_config(scripts()).get_current_head() or ""
 
 
 def current(connection: psycopg.Connection[tuple[object, ...]]) -> str | None:
@@ -81,7 +81,7 @@ def _upgrade(dsn: str) -> None:
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            config = _config()
+            config = scripts()
             at = MigrationContext.configure(
                 connection, opts={"version_table_schema": SCHEMA}
             ).get_current_revision()
@@ -105,14 +105,15 @@ def _prepare_checkpoints(dsn: str) -> None:
         PostgresSaver(connection).setup()
 
 
-def _config() -> Config:
+def scripts() -> Config:
+    """Alembic's view of our revisions."""
     config = Config()
-    config.set_main_option("script_location", str(_scripts()))
+    config.set_main_option("script_location", str(_folder()))
     config.set_main_option("path_separator", "os")
     return config
 
 
-def _scripts() -> Path:
+def _folder() -> Path:
     """Inside the wheel, or beside src/ in a checkout."""
     packaged = Path(str(resources.files("agentflow"))) / "_migrations"
     if packaged.is_dir():

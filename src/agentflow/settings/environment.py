@@ -9,6 +9,7 @@ import platformdirs
 
 OVERRIDES = {
     "DATABASE_URL": ("postgres", "url"),
+    "AGENTFLOW_ENGINE": ("model", "engine"),
     "AGENTFLOW_ENGINE_URL": ("model", "url"),
     "AGENTFLOW_ENGINE_API_KEY": ("model", "api_key"),
     "AGENTFLOW_EMBEDDER_API_KEY": ("embedder", "api_key"),

@@ -3,7 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from agentflow.settings.replies import REPLIES
 from agentflow.settings.values import Seconds, Section
@@ -26,6 +28,12 @@ class Reaction(Section):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"do": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Editors accept the bare word too."""
+        whole = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [{"enum": whole["properties"]["do"]["enum"]}, whole]}
 
     @model_validator(mode="after")
     def _role_where_needed(self) -> "Reaction":
@@ -55,7 +63,7 @@ class SessionPrior(Section):
     """
 
     kind: Literal["tempered", "margin", "none"] = "tempered"
-    stay: float = Field(default=0.7, gt=0, lt=1)
+    stay: float = Field(default=0.8, gt=0, lt=1)
     beta: float = Field(default=0.5, ge=0, le=1)
     lead: float = Field(default=0.2, ge=0, le=1)
     idle: Seconds = Field(default=1800.0, ge=0)

@@ -19,7 +19,7 @@ class Section(BaseModel):
 
 
 def seconds(value: Any) -> Any:
-    """ "10m", "500ms", "2h" or a plain number of seconds, as seconds."""
+    """Seconds of "10m", "500ms", "2h" or a plain number."""
     if not isinstance(value, str):
         return value
     match = _DURATION.match(value)
@@ -29,7 +29,7 @@ def seconds(value: Any) -> Any:
 
 
 def octets(value: Any) -> Any:
-    """ "16GB", "512MiB" or a plain number of bytes, as bytes (GB = 10^9, GiB = 2^30)."""
+    """Bytes of "16GB", "512MiB" or a plain number (GB = 10^9, GiB = 2^30)."""
     if not isinstance(value, str):
         return value
     match = _SIZE.match(value)

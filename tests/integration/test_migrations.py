@@ -1,0 +1,58 @@
+"""The schema: from empty, up and down, and equal to tables.py."""
+
+import concurrent.futures
+
+import psycopg
+import pytest
+from alembic import command
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from agentflow.errors import SchemaMismatch
+from agentflow.records import migrate
+
+
+def run(dsn: str, task, *arguments: str) -> None:
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
+    with engine.connect() as connection:
+        config = migrate.scripts()
+        config.attributes["connection"] = connection
+        task(config, *arguments)
+        connection.commit()
+    engine.dispose()
+
+
+def test_revisions_and_tables_agree(database: str) -> None:
+    run(database, command.check)
+
+
+def test_down_to_nothing_and_up_again(database: str) -> None:
+    run(database, command.downgrade, "base")
+    with psycopg.connect(database) as connection:
+        left = connection.execute("select tablename from pg_tables where schemaname = 'agentflow'").fetchall()
+    assert left == [("alembic_version",)]
+    assert migrate.migrate(database) == migrate.head()
+
+
+def test_many_processes_migrate_once(database: str) -> None:
+    run(database, command.downgrade, "base")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(migrate.migrate, [database] * 4)) == {migrate.head()}
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("update agentflow.alembic_version set version_num = '9999'")
+    with pytest.raises(SchemaMismatch, match="revision 9999, which this version of agentflow does not know"):
+        migrate.migrate(database)
+
+
+def test_every_table_knows_its_tenant(database: str) -> None:
+    query = """
+        select table_name from information_schema.tables t where table_schema = 'agentflow'
+          and table_name <> 'alembic_version' and not exists (
+            select from information_schema.columns c where c.table_schema = 'agentflow'
+              and c.table_name = t.table_name and c.column_name in ('tenant', 'scope_id'))
+    """
+    with psycopg.connect(database) as connection:
+        assert connection.execute(query).fetchall() == []
