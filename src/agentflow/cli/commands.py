@@ -11,7 +11,7 @@ import typer
 from agentflow import __version__, telemetry
 from agentflow.cli import demo as scripted
 from agentflow.cli import house
-from agentflow.cli.terminal import err, out, show, steps
+from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
 from agentflow.records.migrate import migrate as bring_up_to_date
@@ -167,9 +167,10 @@ async def _chat(place: Place, role: str | None) -> None:
         with steps("starting") as progress:
             client = await stack.enter_async_context(house.any_door(place, progress=progress))
         thread: str | None = None
+        screen = Screen()
         while text := (await asyncio.to_thread(_asked)).strip():
             async for event in house.turn(client, {"input": text, "role": role, "thread_id": thread}):
-                show(event)
+                screen.show(event)
                 thread = event.get("thread_id", thread)
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import httpx
 
 from agentflow.cli import house
-from agentflow.cli.terminal import out, show, steps
-from agentflow.errors import AgentflowError
+from agentflow.cli.terminal import Screen, out, steps
 from agentflow.settings import Environment, load
 from agentflow.wiring import Place
 
@@ -57,16 +56,15 @@ async def play(environment: Environment) -> None:
 
 async def _converse(client: httpx.AsyncClient) -> None:
     threads: dict[str, str] = {}
+    screen = Screen()
     for line in SCRIPT:
         if line.thread not in threads:
             out.rule(f"{line.thread}: a new thread", style="dim")
         out.print(f"[bold]you[/]  {line.text}")
         async for event in house.turn(client, {"input": line.text, "thread_id": threads.get(line.thread)}):
-            show(event)
+            screen.show(event)
             if "thread_id" in event:
                 threads[line.thread] = event["thread_id"]
-            if event["event"] == "error":
-                raise AgentflowError(event["message"])
 
 
 def _place(folder: Path, environment: Environment) -> Place:

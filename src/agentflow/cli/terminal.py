@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from agentflow.errors import AgentflowError
 from agentflow.turn import Json
 
 out = Console(highlight=False)
@@ -41,30 +42,44 @@ def steps(first: str) -> Iterator[Steps]:
         yield Steps(status)
 
 
-def show(event: Json) -> None:
-    """One event of a turn, as the demo and the chat print it."""
-    match event["event"]:
-        case "select":
-            role, selection = event["role"] or "base model", event["selection"]
-            adapter = f" · {event['adapter']}" if event["adapter"] else ""
-            out.print(
-                f"  [bold magenta]{escape(role)}[/]{adapter} · {selection['tier']} · {selection['reason']}"
-            )
-        case "recall" if event["memories"]:
-            for one in event["memories"][:3]:
-                quote = escape(one["content"][:70])
-                line = f'  [cyan]remembers[/] {one["score"]:.2f} {one["speaker"]}: "{quote}"'
-                out.print(line.replace("\n", " "), soft_wrap=True)
-            out.print("  ", end="")
-        case "recall":
-            out.print("  ", end="")
-        case "token":
-            out.print(escape(event["text"]), end="", style="green", soft_wrap=True)
-        case "done":
-            spent = " · ".join(f"{step} {ms:.0f}" for step, ms in event["timings"].items())
-            out.print(f"\n  [dim]{spent} ms[/]\n", soft_wrap=True)
-        case "error":
-            out.print()
-            complain(event["message"])
-        case _:
-            return
+class Screen:
+    """Prints the events of turns as they come: the decision, memories, tokens, and the time of each step."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, float] = {}
+
+    def show(self, event: Json) -> None:
+        """Print one event. Raises AgentflowError for an `error`, so that it is told once."""
+        kind = event["event"]
+        if "ms" in event:
+            self._spent[kind] = event["ms"]
+        match kind:
+            case "select":
+                self._decision(event)
+            case "recall":
+                self._memories(event["memories"])
+            case "token":
+                out.print(escape(event["text"]), end="", style="green", soft_wrap=True)
+            case "done":
+                out.print()
+            case "remember":
+                spent = " · ".join(f"{step} {ms:.0f}" for step, ms in self._spent.items())
+                out.print(f"  [dim]{spent} ms[/]\n", soft_wrap=True)
+                self._spent.clear()
+            case "error":
+                out.print()
+                raise AgentflowError(event["message"])
+            case _:
+                return
+
+    def _decision(self, event: Json) -> None:
+        role, selection = event["role"] or "base model", event["selection"]
+        adapter = f" · {event['adapter']}" if event["adapter"] else ""
+        line = f"  [bold magenta]{escape(role)}[/]{adapter} · {selection['tier']} · {selection['reason']}"
+        out.print(line, soft_wrap=True)
+
+    def _memories(self, memories: list[Json]) -> None:
+        for one in memories[:3]:
+            quote = escape(" ".join(one["content"].split())[:70])
+            out.print(f'  [cyan]remembers[/] {one["score"]:.2f} {one["speaker"]}: "{quote}"', soft_wrap=True)
+        out.print("  ", end="")
