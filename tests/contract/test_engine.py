@@ -54,6 +54,11 @@ async def test_an_answer_ends_at_max_tokens(stand):
     assert (last.finish, last.usage["completion_tokens"]) == ("length", 3)
 
 
+async def test_more_tokens_than_there_is_room_for_may_be_asked(stand):
+    *_, last = await pieces(stand.engine, None, max_tokens=1_000_000)
+    assert last.finish == "stop"
+
+
 async def test_an_answer_ends_before_a_stop_string(stand):
     whole = await say(stand.engine, None)
     stop = whole[len(whole) // 2 :][:4]

@@ -145,6 +145,13 @@ async def test_the_served_base_name_is_discovered(double):
     await engine.close()
 
 
+async def test_a_base_the_server_does_not_serve_is_named(double):
+    engine = Vllm(double.url, base="other")
+    with pytest.raises(GenerationFailed, match=r"'other', only \['base'\]"):
+        await say(engine)
+    await engine.close()
+
+
 async def test_the_key_is_sent(double):
     double.state.change(api_key="secret")
     engine = Vllm(double.url, api_key="secret")

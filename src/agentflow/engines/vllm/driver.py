@@ -27,6 +27,14 @@ class _Entry:
     registered: bool = True
 
 
+@dataclass(frozen=True)
+class _Served:
+    """The base model: its name, and how many tokens it reads and writes together, if the server tells."""
+
+    name: str
+    length: int | None
+
+
 class Vllm:
     """Any OpenAI-compatible vLLM server, started with --enable-lora and runtime updating allowed.
 
@@ -49,6 +57,7 @@ class Vllm:
         self._timeouts = timeouts or Timeouts()
         self._wire = Wire(url, api_key, self._timeouts, self._lost)
         self._base = base
+        self._served: _Served | None = None
         self._thinking = thinking
         self._loading = asyncio.Lock()
         self._known: dict[str, _Entry] = {}
@@ -133,19 +142,21 @@ class Vllm:
     # --- generations
 
     async def _answer(self, prompt: Prompt, adapter: str | None) -> AsyncGenerator[Piece, None]:
-        model = adapter or await self._base_name()
-        speech = Speech(model)
-        async with aclosing(self._wire.events("/v1/chat/completions", self._body(prompt, model))) as events:
+        served = await self._base_model()
+        speech = Speech(adapter or served.name)
+        body = self._body(prompt, adapter or served.name, served.length)
+        async with aclosing(self._wire.events("/v1/chat/completions", body)) as events:
             async for event in events:
                 for piece in speech.hear(event):
                     yield piece
         yield speech.last()
 
-    def _body(self, prompt: Prompt, model: str) -> Json:
+    def _body(self, prompt: Prompt, model: str, length: int | None) -> Json:
+        """VLLM shortens `max_tokens` to the room behind the prompt, but refuses more than its whole length."""
         body: Json = {
             "model": model,
             "messages": list(prompt.messages),
-            "max_tokens": prompt.max_tokens,
+            "max_tokens": min(prompt.max_tokens, length or prompt.max_tokens),
             "temperature": prompt.temperature,
             "top_p": prompt.top_p,
             "stream": True,
@@ -159,13 +170,20 @@ class Vllm:
             body["chat_template_kwargs"] = {"enable_thinking": self._thinking}
         return body
 
-    async def _base_name(self) -> str:
-        if self._base is None:
-            bases = [row["id"] for row in await self._models() if not row.get("parent")]
-            if not bases:
-                raise GenerationFailed(f"The engine at {self._wire.url} serves no base model.")
-            self._base = str(bases[0])
-        return self._base
+    async def _base_model(self) -> _Served:
+        if self._served is None:
+            rows = [row for row in await self._models() if not row.get("parent")]
+            row = next((row for row in rows if self._base in (None, row["id"])), None)
+            if row is None:
+                raise GenerationFailed(
+                    f"The engine at {self._wire.url} does not serve the base model '{self._base or ''}', only "
+                    f"{[row['id'] for row in rows]}.",
+                    field="model.base",
+                    value=self._base,
+                )
+            length = row.get("max_model_len")
+            self._served = _Served(row["id"], length if isinstance(length, int) else None)
+        return self._served
 
     def _knows(self, adapter: str | None) -> bool:
         return adapter in self._known and self._known[adapter].wanted
@@ -233,6 +251,7 @@ class Vllm:
             name: replace(entry, registered=False, lora_id=None) for name, entry in self._known.items()
         }
         self._seen.clear()
+        self._served = None
 
     # --- the server
 
