@@ -1,5 +1,6 @@
 """What every test has: a clean environment, and one real Postgres for the session."""
 
+import importlib.util
 import itertools
 import os
 import tempfile
@@ -11,6 +12,18 @@ import pytest
 
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
 from agentflow.records.migrate import migrate
+
+
+LOCAL = ("torch", "transformers", "peft")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the in-process engine need the extra `local`, whose torch not every platform offers."""
+    missing = [part for part in LOCAL if importlib.util.find_spec(part) is None]
+    reason = f"the extra `local` is not installed: {', '.join(missing)}"
+    for item in items:
+        if missing and item.get_closest_marker("local"):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

@@ -232,7 +232,12 @@ def _engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
 
         threads = model.threads or (1 if model.base == "tiny" else None)
         return LocalEngine(
-            base_folder(place), device=model.device, threads=threads, max_batch=model.batch, progress=progress
+            base_folder(place),
+            device=model.device,
+            threads=threads,
+            max_batch=model.batch,
+            thinking=model.thinking,
+            progress=progress,
         )
     url = model.url
     if model.engine == "double":
@@ -249,7 +254,7 @@ def _engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
         total=model.timeouts.total,
     )
     key = model.api_key.get_secret_value() if model.api_key else None
-    return Vllm(url, api_key=key, timeouts=timeouts)
+    return Vllm(url, api_key=key, timeouts=timeouts, thinking=model.thinking)
 
 
 def adapter_findings(place: Place, document: Document) -> list[Finding]:

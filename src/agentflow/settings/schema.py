@@ -74,6 +74,7 @@ class Model(Section):
     slots: int = Field(8, ge=1, description="Adapters that fit into VRAM at once (vLLM: --max-loras).")
     max_rank: int = Field(64, ge=1, description="Largest LoRA rank (vLLM: --max-lora-rank).")
     batch: int = Field(8, ge=1, le=256, description="Answers generated at once by the local engine.")
+    thinking: bool | None = Field(None, description="Qwen3 and its like: false keeps think text out.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the local engine; tiny: 1.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     timeouts: Timeouts = Timeouts()
