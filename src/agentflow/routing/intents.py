@@ -156,9 +156,9 @@ class Intents:
         }
 
     def _typical(self, found: Json) -> bool:
-        """As much in scope as the average example, with a clear lead."""
+        """As much in scope as the average example, and ahead by more than calls for a question."""
         typical = found["in_scope"] and found["scope_score"] >= 0
-        return bool(typical and found["margin"] >= 2 * found["margin_threshold"])
+        return bool(typical and found["margin"] >= found["margin_threshold"])
 
     def _looked_at(self, message: Message) -> list[str]:
         limit = self._settings.text_limit

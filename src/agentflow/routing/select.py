@@ -33,6 +33,7 @@ Reason = Literal[
 MODEL = "agentflow"
 AUTOMATIC = ("", "auto")
 BASE = "base"
+ANSWER = 6
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,16 @@ def _rule(asked: SelectInput) -> Selection | None:
 
 
 def _answer(asked: SelectInput) -> Selection | None:
-    """After a question asked back, a text that names one of the offered roles."""
-    said = set(words(asked.text))
-    named = [one.name for one in asked.roles if one.name in asked.offered and said & _names(one)]
-    if len(named) != 1 or len(said) > 6:
+    """After a question asked back, a short text with a word that only one of the offered roles is called by."""
+    said = words(asked.text)
+    calls = {
+        one.name: set(words(f"{one.name} {one.title}")) for one in asked.roles if one.name in asked.offered
+    }
+    named = []
+    for role, own in calls.items():
+        shared = {word for other, theirs in calls.items() if other != role for word in theirs}
+        named += [role] if (own - shared) & set(said) else []
+    if len(named) != 1 or len(said) > ANSWER:
         return None
     return _chosen(asked, named[0], "answer", {"offered": list(asked.offered)})
 
@@ -262,10 +269,6 @@ def _ranked(scores: Mapping[str, float]) -> list[str]:
 
 def _title(role: RoleExamples) -> str:
     return role.title or role.name
-
-
-def _names(role: RoleExamples) -> set[str]:
-    return {folded(role.name), *words(role.name), *words(role.title)}
 
 
 def _by_name(roles: Sequence[RoleExamples], said: str) -> str | None:

@@ -141,7 +141,7 @@ def _write(file: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    with np.load(file, allow_pickle=False) as stored:
+    with file.open("rb") as source, np.load(source, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     return json.loads(arrays.pop("header").tobytes()), arrays
 
