@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import structlog
 
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.protocols import Embedder, Message, Vectors
-from agentflow.routing.classifier import Classifier, Example, examples_of, fit
+from agentflow.routing.classifier import Classifier, examples_of, fit
 from agentflow.routing.explain import explained
-from agentflow.routing.roles import RoleExamples
+from agentflow.routing.roles import Lesson, RoleExamples, taught
 from agentflow.routing.storage import VectorStore, load_classifier, save_classifier, version_of
 from agentflow.routing.words import length
 from agentflow.settings.routing import RouterSettings
@@ -29,6 +28,7 @@ class Intents:
 
     Roles come, go and change while requests are answered: a new classifier is made beside the one in use
     and takes its place in one assignment. `cache_dir` keeps what was fitted and embedded across starts.
+    `lessons` are what feedback has taught, oldest first.
     """
 
     def __init__(
@@ -37,10 +37,12 @@ class Intents:
         roles: Sequence[RoleExamples],
         settings: RouterSettings,
         cache_dir: Path | None = None,
+        lessons: Sequence[Lesson] = (),
     ) -> None:
         self._embedder = embedder
         self._roles = {role.name: role for role in roles}
         self._settings = settings
+        self._lessons = tuple(lessons)
         self._folder = cache_dir
         self._vectors: dict[str, Vectors] = {}
         self._fitted: Classifier | None = None
@@ -74,13 +76,18 @@ class Intents:
             self._refit.cancel()
             await asyncio.gather(self._refit, return_exceptions=True)
 
-    async def replace(self, roles: Sequence[RoleExamples]) -> None:
-        """Take these roles instead. Requests go on with the old ones until the new classifier is ready.
+    async def replace(self, roles: Sequence[RoleExamples], settings: RouterSettings) -> None:
+        """Take these instead. Requests go on with the old ones until the new classifier is ready.
 
-        Raises ConfigError and EmbedderError, and then keeps the old roles.
+        Raises ConfigError and EmbedderError, and then keeps the old ones.
         """
         async with self._changing:
-            await self._become({role.name: role for role in roles})
+            await self._become({role.name: role for role in roles}, settings=settings)
+
+    async def learn(self, lessons: Sequence[Lesson]) -> None:
+        """Take these lessons, all that there are, oldest first. Raises EmbedderError."""
+        async with self._changing:
+            await self._become(self._roles, lessons=lessons)
 
     async def with_role(self, role: RoleExamples) -> None:
         """Add a role, or take its new examples. Only texts that are new are embedded. Raises as `replace`."""
@@ -101,13 +108,6 @@ class Intents:
                 return
             self._fitted = self._fitted.without(name)
         self._refit = asyncio.create_task(self._recalibrate())
-
-    async def with_example(self, role: str, text: str) -> None:
-        """Add a corrected example. Raises ConfigError for an unknown role or one that has it elsewhere."""
-        if role not in self._roles:
-            raise ConfigError(f"There is no role {role!r} to learn for.", field="role", value=role)
-        known = self._roles[role]
-        await self.with_role(replace(known, examples=(*known.examples, text)))
 
     async def classify(self, message: Message) -> Json:
         """What the message is about. Raises EmbedderError.
@@ -178,33 +178,44 @@ class Intents:
         except AgentflowError as error:
             log.warning("recalibration failed; the old thresholds stay", error=error.message)
 
-    async def _become(self, roles: Mapping[str, RoleExamples]) -> None:
-        if not roles:
-            self._roles, self._fitted, self._version = {}, None, ""
-            return
-        examples = examples_of(list(roles.values()), self._settings)
-        version = version_of(examples, self._settings, self._embedder.id)
-        fitted = (
-            None if self._folder is None else await asyncio.to_thread(load_classifier, self._folder, version)
-        )
-        if fitted is None:
-            fitted = await self._fit(examples, version)
-        self._roles, self._fitted, self._version = dict(roles), fitted, version
+    async def _become(
+        self,
+        roles: Mapping[str, RoleExamples],
+        *,
+        settings: RouterSettings | None = None,
+        lessons: Sequence[Lesson] | None = None,
+    ) -> None:
+        settings = settings or self._settings
+        lessons = self._lessons if lessons is None else tuple(lessons)
+        fitted, version = await self._made(tuple(roles.values()), settings, lessons)
+        self._roles, self._settings, self._lessons = dict(roles), settings, tuple(lessons)
+        self._fitted, self._version = fitted, version
 
-    async def _fit(self, examples: Sequence[Example], version: str) -> Classifier:
-        vectors = await self._embedded([one.text for one in examples])
-        fitted = await asyncio.to_thread(fit, examples, vectors, self._settings)
+    async def _made(
+        self, roles: Sequence[RoleExamples], settings: RouterSettings, lessons: Sequence[Lesson]
+    ) -> tuple[Classifier | None, str]:
+        if not roles:
+            return None, ""
+        grown, outside = taught(roles, settings.out_of_scope, lessons)
+        settings = settings.model_copy(update={"out_of_scope": outside})
+        examples = examples_of(grown, settings)
+        version = version_of(examples, settings, self._embedder.id)
+        if self._folder is not None:
+            known = await asyncio.to_thread(load_classifier, self._folder, version)
+            if known is not None:
+                return known, version
+        vectors = await self._embedded([one.text for one in examples], settings.text_limit)
+        fitted = await asyncio.to_thread(fit, examples, vectors, settings)
         if self._folder is not None:
             await asyncio.to_thread(save_classifier, self._folder, version, fitted)
-        return fitted
+        return fitted, version
 
-    async def _embedded(self, texts: Sequence[str]) -> Mapping[str, Vectors]:
+    async def _embedded(self, texts: Sequence[str], limit: int) -> Mapping[str, Vectors]:
         """Vectors of all texts, embedding only the new ones."""
         if not self._vectors:
             self._vectors = await asyncio.to_thread(self._store().load, texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
-            limit = self._settings.text_limit
             found = await self._embedder.embed([text[:limit] for text in new])
             known = {text: self._vectors[text] for text in texts if text in self._vectors}
             self._vectors = known | dict(zip(new, np.asarray(found, np.float32), strict=True))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentflow.errors import ConfigError
 
@@ -64,3 +64,26 @@ class RoleExamples:
                 value=None,
             )
         yield from kept
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A message that feedback has given a role; None: no role should take it."""
+
+    role: str | None
+    text: str
+
+
+def taught(
+    roles: Sequence[RoleExamples], outside: Sequence[str], lessons: Sequence[Lesson]
+) -> tuple[tuple[RoleExamples, ...], tuple[str, ...]]:
+    """Roles and out-of-scope examples with what was learned, oldest lesson first.
+
+    What the file says stays: a lesson about one of its texts, or for a role that is gone, is left out. Of
+    lessons about the same text the last counts.
+    """
+    said = {text for role in roles for _, text in role.texts()} | {text.strip() for text in outside}
+    last = {lesson.text.strip(): lesson.role for lesson in lessons if lesson.text.strip() not in said}
+    own = {name: tuple(text for text, role in last.items() if role == name) for name in {*last.values()}}
+    grown = tuple(replace(role, examples=(*role.examples, *own.get(role.name, ()))) for role in roles)
+    return grown, (*outside, *own.get(None, ()))

@@ -150,7 +150,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _cross_checked(settings: Settings, document: Document) -> Iterator[Finding]:
     for name, role in settings.roles.items():
         yield from _collections_known(settings, document, name)
-        if not role.description and not role.examples:
+        if not role.description and not role.examples and not role.intents:
             yield Finding(
                 document.line(("roles", name)),
                 f"roles.{name}",
@@ -174,7 +174,7 @@ def _collections_known(settings: Settings, document: Document, name: str) -> Ite
 
 
 def _router_roles(settings: Settings, document: Document) -> Iterator[Finding]:
-    for key in ("on_unknown", "on_ambiguous"):
+    for key in ("on_unknown", "on_ambiguous", "on_cold"):
         wanted = getattr(getattr(settings.router, key), "role", None)
         if wanted is not None and wanted not in settings.roles:
             path: Path_ = ("router", key)

@@ -10,7 +10,7 @@ from agentflow.errors import ConfigError, EmbedderError
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Message
 from agentflow.routing.intents import Intents
-from agentflow.routing.roles import RoleExamples
+from agentflow.routing.roles import Lesson, RoleExamples
 from agentflow.settings.routing import RouterSettings
 
 COOK = RoleExamples(
@@ -122,9 +122,21 @@ async def test_requests_go_on_while_roles_change(intents) -> None:
     assert set(answers) == {"artist"}
 
 
-async def test_a_corrected_example_takes_part_at_once(intents) -> None:
-    await intents.with_example("philosopher", "the price of tomatoes in winter")
+async def test_lessons_take_part_and_the_last_about_a_text_counts(intents) -> None:
+    text = "the price of tomatoes in winter"
+    await intents.learn([Lesson("coder", text), Lesson("philosopher", text)])
     assert await best(intents, "what is the price of tomatoes in winter") == "philosopher"
+
+
+async def test_a_lesson_that_nothing_fits_is_out_of_scope(intents) -> None:
+    await intents.learn([Lesson(None, "the price of tomatoes"), Lesson(None, "tomatoes are at what price")])
+    assert not (await intents.classify(Message("what is the price of tomatoes")))["in_scope"]
+
+
+async def test_the_file_stands_above_lessons(intents) -> None:
+    before = intents.version
+    await intents.learn([Lesson("coder", "paint a sunset over the sea"), Lesson("gone", "hello")])
+    assert intents.version == before
 
 
 async def test_bad_roles_leave_the_old_ones_in_place(intents) -> None:
@@ -132,8 +144,6 @@ async def test_bad_roles_leave_the_old_ones_in_place(intents) -> None:
         await intents.with_role(RoleExamples("twin", examples=("paint a sunset over the sea",)))
     with pytest.raises(ConfigError):
         await intents.without_role("nobody")
-    with pytest.raises(ConfigError):
-        await intents.with_example("nobody", "text")
     assert [role.name for role in intents.roles] == ["coder", "artist", "philosopher"]
 
 
