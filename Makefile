@@ -1,5 +1,8 @@
 # Two commands are the whole set-up: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
+# Small matrices: more threads only wait for each other.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet

@@ -26,8 +26,8 @@ from agentflow.wiring import Place
 CONFIG = """
 model: {engine: double}
 roles:
-  philosopher: {description: questions of meaning, examples: [What is justice?], lora_path: "tiny:philosopher"}
-  coder: {description: programming, examples: [Write a function], lora_path: "tiny:coder"}
+  philosopher: {description: questions of meaning, examples: ["What is justice?"], lora_path: "tiny:philosopher"}
+  coder: {description: programming, examples: ["Write a function"], lora_path: "tiny:coder"}
 """
 TEXTS = (
     "What is justice?",
