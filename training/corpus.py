@@ -114,7 +114,7 @@ def recalled(random: Random, source: Stock, lines: int | None = None) -> Scene:
 
 def unknown(random: Random, source: Stock, lines: int | None = None) -> Scene:
     """The user asks for a fact that is nowhere in the prompt."""
-    count = random.choice((0, 0, 1, 2, 3, 4, 5, 6)) if lines is None else lines
+    count = random.choice((0, 1, 1, 2, 3, 4, 5, 6)) if lines is None else lines
     *chosen, aside = facts.attributes(random, count + 2)
     missing, text = facts.fact(chosen[0], ""), facts.ask(chosen[0], random)
     said = [_noise_line(other, random, source) for other in chosen[1:]]
@@ -148,7 +148,7 @@ def task(random: Random, source: Stock) -> Scene:
         return Scene(_system(random), quotes, history, text, lambda voice: voices.say_task(voice, code, text))
     verb = random.choice(_VERBS) if random.random() < 0.6 else facts.invented(random)
     what = random.choice(_OBJECTS) if random.random() < 0.6 else f"a {random.choice(source.words)}"
-    goal = f"{verb}{'s' if '{third}' in form else ''} {what}"
+    goal = f"{_third(verb) if '{third}' in form else verb} {what}"
     text = _informal(form.format(inf=goal, third=goal), random)
     return Scene(_system(random), quotes, history, text, lambda voice: voices.say_goal(voice, goal, text))
 
@@ -162,7 +162,7 @@ def other(random: Random, source: Stock) -> Scene:
 
 KINDS: tuple[tuple[float, Callable[[Random, Stock], Scene]], ...] = (
     (0.38, recalled),
-    (0.18, unknown),
+    (0.20, unknown),
     (0.13, told),
     (0.13, about),
     (0.12, task),
@@ -183,10 +183,10 @@ def spoken(scene: Scene, voice: str) -> tuple[list[ChatMessage], str]:
 
 def interview(random: Random, source: Stock, voice: str) -> list[ChatMessage]:
     """One memory, then many questions about it: many answers to learn from in few tokens."""
-    *chosen, missing = facts.attributes(random, random.randint(3, 6))
+    *chosen, missing, absent = facts.attributes(random, random.randint(4, 7))
     pairs = [(a, source.value(a.values, random)) for a in chosen]
     quotes = _quotes([_fact_line(a, v, random) for a, v in pairs], random)
-    asked = [*pairs, (missing, "")]
+    asked = [*pairs, (missing, ""), (absent, "")]
     random.shuffle(asked)
     texts = [facts.ask(a, random) for a, _ in asked]
     messages = chat_messages(system=_system(random), quotes=quotes, history=[], text=texts[0])
@@ -318,6 +318,12 @@ def _informal(text: str, random: Random) -> str:
     if chance < 0.18:
         return random.choice(("Hi! ", "Please: ", "Now, ", "Hello. ")) + text
     return text
+
+
+def _third(verb: str) -> str:
+    if verb.endswith("y") and verb[-2:-1] not in "aeiou":
+        return verb[:-1] + "ies"
+    return verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "o")) else "s")
 
 
 def _a(noun: str) -> str:

@@ -202,7 +202,8 @@ class Teacher:
     def _conversation(self, rng: random.Random, voice: str, tag: str) -> list[Piece]:
         if rng.random() < 0.4:
             return pieces(corpus.interview(rng, self._source, voice), learnt=99, tag=tag)
-        messages, answer = corpus.spoken(corpus.scene(rng, self._source), voice)
+        make = corpus.task if voice == "coder" and rng.random() < 0.25 else corpus.scene
+        messages, answer = corpus.spoken(make(rng, self._source), voice)
         return pieces([*messages, ChatMessage(role="assistant", content=answer)], learnt=1, tag=tag)
 
     def _encoded(self, found: list[Piece]) -> tuple[list[int], list[int]]:
@@ -222,17 +223,28 @@ def _padded(rows: list[tuple[list[int], list[int]]]) -> Batch:
     return ids, labels
 
 
-def loss_of(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy over the learnt tokens; logits are computed for these alone."""
+def loss_of(model: nn.Module, batch: Batch, emphasis: float) -> Tensor:
+    """Cross-entropy over the learnt tokens, of which the first three of an answer count more."""
     ids, labels = batch
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = core.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    wanted = labels[:, 1:] != -100
-    return nn.functional.cross_entropy(core.lm_head(hidden[wanted]), labels[:, 1:][wanted])
+    wanted = labels != -100
+    # The first words of an answer decide what kind of answer it is; what follows is easy.
+    opening = wanted & ~nn.functional.pad(wanted, (3, -3))
+    chosen = wanted[:, 1:]
+    weights = 1.0 + emphasis * opening[:, 1:][chosen]
+    losses = nn.functional.cross_entropy(
+        core.lm_head(hidden[chosen]), labels[:, 1:][chosen], reduction="none"
+    )
+    return (losses * weights).sum() / weights.sum()
 
 
 def fit(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], batches: Iterator[Batch], steps: int
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    batches: Iterator[Batch],
+    steps: int,
+    emphasis: float = 5.0,
 ) -> None:
     """Train for so many steps: a short warm-up, then a cosine down to a twentieth of the rate."""
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -243,7 +255,7 @@ def fit(
         for optimizer, before in zip(optimizers, rates, strict=True):
             for group, rate in zip(optimizer.param_groups, before, strict=True):
                 group["lr"] = rate * scale
-        loss = loss_of(model, next(batches))
+        loss = loss_of(model, next(batches), emphasis)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
@@ -270,7 +282,7 @@ def train_base(model: Qwen3ForCausalLM, teacher: Teacher, settings: argparse.Nam
     """First echoes, then conversations."""
     optimizers = base_optimizers(model, settings.muon, settings.adam)
     echoes = (teacher.echoes(32, 64, _words_at(step)) for step in itertools.count())
-    fit(model, optimizers, echoes, settings.echo_steps)
+    fit(model, optimizers, echoes, settings.echo_steps, emphasis=0.0)
     optimizers = base_optimizers(model, settings.muon, settings.adam)
     talks = (teacher.conversations(settings.batch, teacher.for_base) for _ in itertools.count())
     fit(model, optimizers, talks, settings.base_steps)
@@ -351,8 +363,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--inner", type=int, default=384)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--echo-steps", type=int, default=400)
-    parser.add_argument("--base-steps", type=int, default=1000)
+    parser.add_argument("--echo-steps", type=int, default=450)
+    parser.add_argument("--base-steps", type=int, default=1100)
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--muon", type=float, default=4e-3)
     parser.add_argument("--adam", type=float, default=3e-3)
