@@ -3,6 +3,7 @@
 Codes: message.role 1 system 2 user 3 assistant 4 tool. message.status 1 complete 2 partial.
 run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job.
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
+feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
 collection.kind 1 conversation 2 documents 3 facts.
 """
 
@@ -216,3 +217,19 @@ outbox = Table(
     _at("created_at"),
 )
 Index("outbox_due_ix", outbox.c.kind, outbox.c.not_before, outbox.c.id)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    _tenant(),
+    Column("run_id", Uuid, ForeignKey("agentflow.run.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("user_ref", Text, nullable=False),
+    Column("said_role", Text),
+    Column("role_name", Text),
+    Column("content", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False, server_default=text("0")),
+    _at("created_at"),
+    _at("updated_at"),
+)
+Index("feedback_status_ix", feedback.c.status, feedback.c.updated_at)

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,15 +28,17 @@ from agentflow.records import migrate
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from agentflow.records.feedback import Feedback
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.scopes import Scopes
+from agentflow.records.threads import Threads
 from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster, roster
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import IntentExamples, RoleExamples, Rule
 from agentflow.runs.worker import Worker
-from agentflow.settings import Document, Environment, Finding, Role, Settings
+from agentflow.settings import Document, Environment, Finding, Role, Settings, load
 
 log = structlog.get_logger(__name__)
 Progress = Callable[[str], None]
@@ -48,18 +50,26 @@ def silent(_step: str) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the configuration lies (`folder`: relative paths start there) and what the environment gives."""
+    """Where the configuration lies (`folder`: relative paths start there) and what the environment gives.
+
+    `file` is read again when it changes; None: it never does.
+    """
 
     settings: Settings
     environment: Environment
     folder: Path
+    file: Path | None = None
 
 
 @dataclass
 class Services:
-    """Everything a door needs, running."""
+    """Everything a door needs, running. `needs` is what the graph was built from."""
 
     settings: Settings
+    needs: graphs.Needs
+    classifier: Intents
+    feedback: Feedback
+    threads: Threads
     connections: Connections
     ledger: PostgresLedger
     embedder: Embedder
@@ -89,7 +99,7 @@ async def running(place: Place, *, progress: Progress = silent) -> AsyncIterator
         services = await _assembled(place, stack, connections, embedder, adapters, progress)
         if settings.postgres.url is None:
             await services.ledger.release_all()
-        await _in_background(stack, services)
+        await _in_background(stack, services, place)
         services.keeper.warm_at_start()
         yield services
 
@@ -118,26 +128,28 @@ async def _assembled(
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
     ledger = PostgresLedger(connections, scopes, worker=_worker_name())
     roles = [role_examples(name, role) for name, role in settings.roles.items()]
-    classifier = Intents(embedder, roles, settings.router, place.environment.cache)
+    feedback = Feedback(connections)
+    lessons = await feedback.lessons()
+    classifier = Intents(embedder, roles, settings.router, place.environment.cache, lessons)
+    stack.push_async_callback(classifier.close)
     await classifier.open()
     engine = _engine(place, stack, progress)
     stack.push_async_callback(engine.close)
     keeper = AdapterKeeper(engine, adapters, settings.model.slots)
     stack.push_async_callback(keeper.close)
     fault = partial(_die_at, place.environment.fault) if place.environment.fault else graphs.no_fault
-    graph = graphs.build(
-        graphs.Needs(
-            ledger=ledger,
-            classifier=classifier,
-            embedder=embedder,
-            home=PostgresMemory(connections, scopes),
-            engine=engine,
-            keeper=keeper,
-            roles=roles,
-            settings=settings,
-            fault=fault,
-        )
+    needs = graphs.Needs(
+        ledger=ledger,
+        classifier=classifier,
+        embedder=embedder,
+        home=PostgresMemory(connections, scopes),
+        engine=engine,
+        keeper=keeper,
+        roles=roles,
+        settings=settings,
+        fault=fault,
     )
+    graph = graphs.build(needs)
     owed = asyncio.Event()
     worker = Worker(
         ledger=ledger,
@@ -150,16 +162,31 @@ async def _assembled(
     )
     outbox = Outbox(connections, embedder)
     return Services(
-        settings, connections, ledger, embedder, engine, keeper, adapters, graph, worker, outbox, owed
+        settings=settings,
+        needs=needs,
+        classifier=classifier,
+        feedback=feedback,
+        threads=Threads(connections),
+        connections=connections,
+        ledger=ledger,
+        embedder=embedder,
+        engine=engine,
+        keeper=keeper,
+        roster=adapters,
+        graph=graph,
+        worker=worker,
+        outbox=outbox,
+        owed=owed,
     )
 
 
-async def _in_background(stack: AsyncExitStack, services: Services) -> None:
-    """The janitor, the relay and the sweep; turns end before these do."""
+async def _in_background(stack: AsyncExitStack, services: Services, place: Place) -> None:
+    """The janitor, the relay, the sweep and the reader of the file; turns end before these do."""
     loops = [
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
         asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
         asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),
+        asyncio.create_task(_again(Rereading(services, place).look, every=1.0), name="file"),
     ]
 
     async def stop() -> None:
@@ -188,6 +215,50 @@ async def _again(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(wake.wait(), every)
         wake.clear()
+
+
+class Rereading:
+    """Takes changed roles and router settings from the file while turns go on; the rest needs a new start.
+
+    A file with mistakes changes nothing. Turns under way end with the roles they began with.
+    """
+
+    def __init__(self, services: Services, place: Place) -> None:
+        self._services = services
+        self._place = place
+        self._seen = self._stamp()
+
+    async def look(self) -> None:
+        """Read the file again if it has changed. Raises ConfigError, EmbedderError."""
+        stamp = self._stamp()
+        if self._place.file is None or stamp in (None, self._seen):
+            return
+        self._seen = stamp
+        settings = await asyncio.to_thread(load, self._place.file, self._place.environment)
+        await self._take(settings)
+
+    async def _take(self, settings: Settings) -> None:
+        services = self._services
+        kept = services.settings.model_copy(update={"roles": settings.roles, "router": settings.router})
+        if kept == services.settings:
+            return
+        place = replace(self._place, settings=kept)
+        found = await _roster(place, silent)
+        roles = [role_examples(name, role) for name, role in kept.roles.items()]
+        await services.classifier.replace(roles, kept.router)
+        services.settings = kept
+        services.roster = services.keeper.roster = found
+        services.needs = replace(services.needs, roles=roles, settings=kept)
+        services.graph = services.worker.graph = graphs.build(services.needs)
+        log.info("roles read again", roles=list(kept.roles))
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """When the file was written, and its size; None while an editor is replacing it."""
+        try:
+            state = None if self._place.file is None else self._place.file.stat()
+        except FileNotFoundError:
+            return None
+        return None if state is None else (state.st_mtime_ns, state.st_size)
 
 
 # --- choices -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -150,7 +151,7 @@ def _changed(place: Place, host: str | None, port: int | None, *, fake: bool) ->
         settings = settings.model_copy(
             update={"model": settings.model.model_copy(update={"engine": "double"})}
         )
-    return Place(settings, place.environment, place.folder)
+    return replace(place, settings=settings)
 
 
 async def _serve(place: Place) -> None:

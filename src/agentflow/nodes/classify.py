@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from agentflow.protocols import Classifier, Ledger, Message
+from agentflow.protocols import Classifier, Ledger
+from agentflow.routing.intents import message_of
 from agentflow.routing.roles import RoleExamples
 from agentflow.routing.select import SelectInput, needs_meaning
 from agentflow.settings.routing import RouterSettings
-from agentflow.turn import Classified, Context, Turn
+from agentflow.turn import Classified, Turn
 
 
 async def classify(
@@ -22,27 +23,7 @@ async def classify(
     Raises EmbedderError.
     """
     context = turn.get("context") or await ledger.context(turn["run_id"], tenant=turn["tenant"], messages=10)
-    if not needs_meaning(_asked(turn, context, roles, router)):
+    asked = SelectInput.of(context, {}, roles=roles, settings=router, wanted_role=turn.get("wanted_role"))
+    if not needs_meaning(asked):
         return {"intent": {"ranking": [], "in_scope": True, "skipped": True}}
-    message = Message(
-        text=context["text"],
-        previous=tuple(one["content"] for one in context["history"] if one["role"] == "user"),
-        role=context["role"],
-    )
-    return {"intent": await classifier.classify(message)}
-
-
-def _asked(
-    turn: Turn, context: Context, roles: Sequence[RoleExamples], router: RouterSettings
-) -> SelectInput:
-    return SelectInput(
-        text=context["text"],
-        intent={},
-        roles=roles,
-        settings=router,
-        wanted_role=turn.get("wanted_role"),
-        pinned_role=context["pinned_role"],
-        current_role=context["role"],
-        idle=context["idle"],
-        offered=context["offered"],
-    )
+    return {"intent": await classifier.classify(message_of(context))}

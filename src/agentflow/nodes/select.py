@@ -15,18 +15,9 @@ async def select(
 ) -> Selected:
     """Apply the policy and start the warm-up, which goes on while memory is searched. Raises UnknownRole."""
     context = turn.get("context") or await ledger.context(turn["run_id"], tenant=turn["tenant"], messages=10)
+    wanted = turn.get("wanted_role")
     selection = decide(
-        SelectInput(
-            text=context["text"],
-            intent=turn["intent"],
-            roles=roles,
-            settings=router,
-            wanted_role=turn.get("wanted_role"),
-            pinned_role=context["pinned_role"],
-            current_role=context["role"],
-            idle=context["idle"],
-            offered=context["offered"],
-        )
+        SelectInput.of(context, turn["intent"], roles=roles, settings=router, wanted_role=wanted)
     )
     role = selection.role
     tier = "base" if role is None else keeper.tier(role)

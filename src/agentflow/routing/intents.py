@@ -16,11 +16,17 @@ from agentflow.routing.roles import Lesson, RoleExamples, taught
 from agentflow.routing.storage import VectorStore, load_classifier, save_classifier, version_of
 from agentflow.routing.words import length
 from agentflow.settings.routing import RouterSettings
-from agentflow.turn import Json
+from agentflow.turn import Context, Json
 
 log = structlog.get_logger(__name__)
 SHORT = 4
 LOOK_BACK = 3
+
+
+def message_of(context: Context) -> Message:
+    """A message of a thread as the classifier sees it."""
+    previous = tuple(one["content"] for one in context["history"] if one["role"] == "user")
+    return Message(text=context["text"], previous=previous, role=context["role"])
 
 
 class Intents:

@@ -14,7 +14,7 @@ from agentflow.routing.prior import Weighed, held_back, weigh
 from agentflow.routing.roles import RoleExamples
 from agentflow.routing.words import folded, is_reply, words
 from agentflow.settings.routing import Reaction, RouterSettings
-from agentflow.turn import Json
+from agentflow.turn import Context, Json
 
 Reason = Literal[
     "explicit",
@@ -56,6 +56,28 @@ class SelectInput:
     idle: float = 0.0
     offered: Sequence[str] = ()
     waits: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        context: Context,
+        intent: Json,
+        *,
+        roles: Sequence[RoleExamples],
+        settings: RouterSettings,
+        wanted_role: str | None,
+    ) -> "SelectInput":
+        """A message of a thread, with what the thread knew before it."""
+        return SelectInput(
+            text=context["text"],
+            intent=intent,
+            roles=roles,
+            settings=settings,
+            wanted_role=wanted_role,
+            pinned_role=context["pinned_role"],
+            current_role=context["role"],
+            idle=context["idle"],
+            offered=context["offered"],
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""Feedback: which role a turn should have had. Once accepted it is a lesson for the router."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agentflow.errors import NotFound
+from agentflow.records.connections import Connections
+from agentflow.routing.roles import Lesson
+from agentflow.turn import Json
+
+STATUS: tuple[Literal["waiting", "accepted", "rejected"], ...] = ("waiting", "accepted", "rejected")
+
+# The turn's message with the role it should have had; said again, the later word counts.
+GIVE = """
+insert into feedback (tenant, run_id, user_ref, said_role, role_name, content, status)
+select r.tenant, r.id, t.user_ref, r.role_name, %(role)s, left(m.content, %(chars)s), %(status)s
+from run r join thread t on t.id = r.thread_id join message m on m.thread_id = r.thread_id and m.seq = r.seq
+where r.id = %(run)s and r.tenant = %(tenant)s
+on conflict (run_id) do update set role_name = excluded.role_name, status = excluded.status, updated_at = now()
+returning id, run_id, said_role, role_name, content, status
+"""
+LISTED = """
+select id, run_id, said_role, role_name, content, status from feedback
+where tenant = %(tenant)s and status = %(status)s order by updated_at, id limit %(limit)s
+"""
+REVIEW = """
+update feedback set status = %(status)s, updated_at = now() where id = %(id)s and tenant = %(tenant)s
+returning id, run_id, said_role, role_name, content, status
+"""
+LESSONS = "select role_name, content from feedback where status = 1 order by updated_at, id"
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The feedback table."""
+
+    connections: Connections
+
+    async def give(self, run_id: str, role: str | None, *, tenant: int, accepted: bool, chars: int) -> Json:
+        """Store which role (None: no role at all) the turn's message is for. Raises NotFound."""
+        parameters = {
+            "run": run_id,
+            "role": role,
+            "tenant": tenant,
+            "status": int(accepted),
+            "chars": chars,
+        }
+        rows = await self._rows(GIVE, parameters)
+        if not rows:
+            raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
+        return rows[0]
+
+    async def listed(self, status: str, *, tenant: int, limit: int = 1000) -> list[Json]:
+        """What waits, was accepted or was rejected, oldest first."""
+        return await self._rows(LISTED, {"tenant": tenant, "status": STATUS.index(status), "limit": limit})
+
+    async def review(self, number: int, *, accept: bool, tenant: int) -> Json:
+        """Accept or reject. Raises NotFound."""
+        parameters = {"id": number, "status": 1 if accept else 2, "tenant": tenant}
+        rows = await self._rows(REVIEW, parameters)
+        if not rows:
+            raise NotFound(f"There is no feedback {number}.", field="id", value=number)
+        return rows[0]
+
+    async def lessons(self) -> Sequence[Lesson]:
+        """Everything accepted, oldest first."""
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(LESSONS)
+            return [Lesson(role, text) for role, text in await cursor.fetchall()]
+
+    async def _rows(self, statement: str, parameters: Json) -> list[Json]:
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(statement.encode(), parameters)
+            rows = await cursor.fetchall()
+        return [
+            {
+                "id": number,
+                "run_id": str(run),
+                "said_role": said,
+                "role": role,
+                "text": text,
+                "status": STATUS[status],
+            }
+            for number, run, said, role, text, status in rows
+        ]
