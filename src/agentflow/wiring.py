@@ -42,6 +42,8 @@ from agentflow.settings import Document, Environment, Finding, Role, Settings, l
 
 log = structlog.get_logger(__name__)
 Progress = Callable[[str], None]
+GATHER = 0.25
+"""Seconds between being woken and working: turns come first, and several owe more than one."""
 
 
 def silent(_step: str) -> None:
@@ -126,7 +128,7 @@ async def _assembled(
 ) -> Services:
     settings = place.settings
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
-    ledger = PostgresLedger(connections, scopes, worker=_worker_name())
+    ledger = PostgresLedger(connections, scopes, worker=_worker_name(), pause=settings.memory.session_pause)
     roles = [role_examples(name, role) for name, role in settings.roles.items()]
     feedback = Feedback(connections)
     lessons = await feedback.lessons()
@@ -215,6 +217,7 @@ async def _again(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(wake.wait(), every)
         wake.clear()
+        await asyncio.sleep(GATHER)
 
 
 class Rereading:

@@ -1,5 +1,6 @@
 """Connection pools, and what a lost database looks like to the rest."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,14 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from agentflow.errors import DatabaseDown
 from agentflow.protocols import Vectors
 
-Connection = psycopg.AsyncConnection[TupleRow]
+class Connection(psycopg.AsyncConnection[TupleRow]):
+    """Knows when it was last seen alive, so that not every use pays for a check."""
+
+    seen: float = 0.0
+
+
+TRUSTED = 1.0
+"""Seconds for which a connection that answered needs no check."""
 CheckpointPool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]]
 _LIMITS = "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
 _DATA = (
@@ -54,15 +62,16 @@ class lost_is_down:  # noqa: N801 - reads as a phrase where it is used
 
 async def open_connections(dsn: str, *, size: int, patience: float = 10.0) -> Connections:
     """Open both pools. Raises DatabaseDown when no connection can be made within `patience` seconds."""
-    data: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+    data = AsyncConnectionPool(
         dsn,
+        connection_class=Connection,
         kwargs={"autocommit": True, "prepare_threshold": 0, "options": _DATA, "connect_timeout": 5},
         configure=register_vector_async,
         min_size=2,
         max_size=size,
         timeout=patience,
         max_lifetime=3600,
-        check=AsyncConnectionPool.check_connection,
+        check=_alive,
         reconnect_timeout=60,
         open=False,
         name="data",
@@ -94,6 +103,13 @@ async def open_connections(dsn: str, *, size: int, patience: float = 10.0) -> Co
         await connections.close()
         raise
     return connections
+
+
+async def _alive(connection: Connection) -> None:
+    now = time.monotonic()
+    if now - connection.seen > TRUSTED:
+        await AsyncConnectionPool.check_connection(connection)
+        connection.seen = now
 
 
 def vector_text(vector: Vectors) -> str:

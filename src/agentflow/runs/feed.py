@@ -46,11 +46,10 @@ class Feed:
             await changed.wait()
 
     async def finished(self) -> Json:
-        """The result. Raises the error that ended the run."""
+        """The result, as soon as it is written. Raises the error that ended the run."""
         async for _ in self.follow():
-            pass
-        if self.result is not None:
-            return self.result
+            if self.result is not None:
+                return self.result
         raise self.error or AgentflowError("The turn ended without a result.")
 
     def _wake(self) -> None:
