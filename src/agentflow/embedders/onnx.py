@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,10 @@ _BROKEN = (Fail, InvalidGraph, InvalidProtobuf, RuntimeException)
 
 def silent(_: str) -> None:
     """Progress that nobody watches."""
+
+
+PORTION = {"int8": 2, "fp32": 32}
+"""Texts between which a query may go first: a batch must not hold up a turn."""
 
 
 class OnnxEmbedder:
@@ -78,7 +83,10 @@ class OnnxEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """float32 [len(texts), dim], rows of length 1, of 256 word pieces at most. Raises EmbedderError."""
-        return await self._in_thread(lambda: self._embed(list(texts)))
+        wanted = list(texts)
+        size = PORTION[self._precision]
+        portions = [wanted[start : start + size] for start in range(0, len(wanted), size)] or [[]]
+        return np.concatenate([await self._in_thread(partial(self._embed, portion)) for portion in portions])
 
     async def close(self) -> None:
         """End the thread; embedding afterwards is an EmbedderError."""
