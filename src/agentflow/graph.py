@@ -72,9 +72,7 @@ def build(needs: Needs) -> Graph:
             home=needs.home,
             roles=roles,
         ),
-        "remember": partial(
-            remember, ledger=needs.ledger, embedder=needs.embedder, roles=roles, fault=needs.fault
-        ),
+        "remember": partial(remember, ledger=needs.ledger, roles=roles, fault=needs.fault),
     }
     graph = StateGraph(Turn, input_schema=Asked, output_schema=Turn)
     for name, step in steps.items():
@@ -115,7 +113,7 @@ def shown(step: str, found: Mapping[str, Any]) -> Json:
         case "select":
             return {key: found[key] for key in ("role", "adapter", "selection")}
         case "recall":
-            return {"memories": found["memories"]}
+            return {key: found[key] for key in ("memory", "memories")}
         case "generate":
             return {key: found[key] for key in ("finish", "usage")}
         case _:

@@ -119,13 +119,19 @@ class Scope:
 
 
 class MemoryHome(Protocol):
-    """Where the vectors of a collection live. Writing happens in the ledger's one transaction or its outbox."""
+    """Where memories are found. Writing happens in the ledger's one transaction or its outbox."""
 
-    async def search(self, scope: Scope, vector: Vectors, k: int) -> list[Recollection]:
-        """The k nearest items, best first."""
+    async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
+        """The k best items by words and, given the text's vector, by meaning; best first.
+
+        `score` is the relevance of retrieval.fusion, `why` explains the place. Items are found by their
+        words as soon as they are written. Raises DatabaseDown, SchemaMismatch.
+        """
         ...
 
-    async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]: ...
+    async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
+        """Items by id, in that order, without `why`."""
+        ...
 
 
 # --- the ledger ----------------------------------------------------------------------------
@@ -195,13 +201,19 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class NewMemory:
-    """A text to remember, with its vector if it is known already (else the outbox fills it in)."""
+    """A text to remember, with its vector if it is known already (else the outbox fills it in).
+
+    `ordinal` is its place among what is written together: neighbours help each other to be found. `piece`
+    counts the pieces of one long message. `said_at` None is now.
+    """
 
     collection: str
     ordinal: int
-    speaker: Literal["user", "assistant"]
+    speaker: str
     content: str
-    vector: Vectors | None
+    vector: Vectors | None = None
+    piece: int = 0
+    said_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,17 @@ Codes: message.role 1 system 2 user 3 assistant 4 tool. message.status 1 complet
 run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job.
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
-collection.kind 1 conversation 2 documents 3 facts.
+collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector is owed, "index" its words are.
+memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. scope: how many items, their length
+in terms, and the languages among them; term_stat: in how many items of a scope a term occurs; posting: in which.
+memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
 """
 
 from typing import Any
 
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -71,6 +75,7 @@ thread = Table(
     Column("pinned_role", Text),
     Column("last_seq", Integer, nullable=False, server_default=text("0")),
     Column("session_id", BigInteger, nullable=False, server_default=session_seq.next_value()),
+    Column("session_seq", Integer, nullable=False, server_default=text("0")),
     _meta(),
     _at("created_at"),
     _at("updated_at"),
@@ -160,7 +165,11 @@ scope = Table(
     ),
     Column("user_ref", Text),
     Column("role_name", Text),
+    Column("n_docs", Integer, nullable=False, server_default=text("0")),
+    Column("sum_len", BigInteger, nullable=False, server_default=text("0")),
+    Column("langs", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     UniqueConstraint("collection_id", "user_ref", "role_name", postgresql_nulls_not_distinct=True),
+    postgresql_with={"fillfactor": 70},
 )
 
 memory = Table(
@@ -179,6 +188,11 @@ memory = Table(
     Column("content", Text, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
     Column("embedding", HALFVEC),
+    Column("lang", Text, nullable=False, server_default=text("'english'")),
+    Column("bow", LargeBinary),
+    Column("doc_len", SmallInteger, nullable=False, server_default=text("1")),
+    Column("is_question", Boolean, nullable=False, server_default=text("false")),
+    Column("n_tokens", Integer, nullable=False, server_default=text("0")),
     Column("thread_id", Uuid),
     Column("source_message", Uuid),
     Column("chunk_no", Integer, nullable=False, server_default=text("0")),
@@ -202,6 +216,27 @@ Index(
 Index("memory_position_ix", memory.c.collection_id, memory.c.scope_id, memory.c.session_id, memory.c.seq)
 Index("memory_thread_ix", memory.c.thread_id, postgresql_where=memory.c.thread_id.is_not(None))
 
+posting = Table(
+    "posting",
+    metadata,
+    Column("scope_id", Integer, nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("tf", SmallInteger, nullable=False),
+    Column("dl", SmallInteger, nullable=False),
+    PrimaryKeyConstraint("scope_id", "term", "item_id", postgresql_include=["tf", "dl"]),
+)
+
+term_stat = Table(
+    "term_stat",
+    metadata,
+    Column("scope_id", Integer, nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("df", Integer, nullable=False),
+    PrimaryKeyConstraint("scope_id", "term", postgresql_include=["df"]),
+    postgresql_with={"fillfactor": 70},
+)
+
 outbox = Table(
     "outbox",
     metadata,
@@ -215,6 +250,7 @@ outbox = Table(
     _at("not_before"),
     Column("last_error", Text),
     _at("created_at"),
+    postgresql_with={"fillfactor": 70},
 )
 Index("outbox_due_ix", outbox.c.kind, outbox.c.not_before, outbox.c.id)
 

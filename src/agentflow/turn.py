@@ -4,7 +4,7 @@ Keys marked untracked never reach a checkpoint: texts live in our own tables and
 are read again by id when a run is resumed.
 """
 
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from langgraph.channels import UntrackedValue
 
@@ -13,8 +13,22 @@ from agentflow.prompt import ChatMessage
 Json = dict[str, Any]
 
 
+class Why(TypedDict):
+    """Why a memory was recalled: what the words (`bm25`, for the `matched` ones) and the meaning (`cosine`, None
+    without a vector) gave, and what being a question, neighbours and session added to their `fused` score.
+    """
+
+    bm25: float
+    cosine: float | None
+    fused: float
+    question: float
+    neighbours: float
+    session: float
+    matched: list[str]
+
+
 class Recollection(TypedDict):
-    """One recalled memory. `score` is the home's relevance, higher is better; `said_at` is ISO 8601, UTC."""
+    """One recalled memory. `score` is its relevance, higher is better; `said_at` is ISO 8601, UTC."""
 
     id: int
     collection: str
@@ -23,6 +37,7 @@ class Recollection(TypedDict):
     content: str
     score: float
     thread_id: str | None
+    why: NotRequired[Why]
 
 
 class Usage(TypedDict):
@@ -90,8 +105,12 @@ class Selected(TypedDict):
 
 
 class Recalled(TypedDict):
-    """What memory gave: ids are kept, texts are untracked."""
+    """What memory gave: ids are kept, texts are untracked.
 
+    `memory` is "full", "degraded" (by words only: the embedder was down or slow) or "off".
+    """
+
+    memory: Literal["full", "degraded", "off"]
     memory_ids: list[int]
     memories: NotRequired[Annotated[list[Recollection], UntrackedValue]]
 

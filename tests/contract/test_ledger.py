@@ -15,6 +15,7 @@ from agentflow.records.ledger import PostgresLedger
 from agentflow.records.scopes import Scopes
 from agentflow.settings import Collection
 
+MINE = Scope(0, "conversations", "default")
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 
 
@@ -141,7 +142,7 @@ async def test_a_stale_attempt_writes_nothing(world: tuple[Ledger, MemoryHome]) 
     await ledger.finish(current, outcome("current"))
     record = await ledger.find(stale.run_id, tenant=0)
     assert (record.status, record.attempt, record.result) == ("done", 2, {"output": "current"})
-    assert await memory.search(Scope(0, "conversations", "default"), np.float32([1, 0]), 9) == []
+    assert await memory.search(MINE, "stale", np.float32([1, 0]), 9) == []
 
 
 async def test_finishing_twice_changes_nothing(world: tuple[Ledger, MemoryHome]) -> None:
@@ -151,7 +152,7 @@ async def test_finishing_twice_changes_nothing(world: tuple[Ledger, MemoryHome])
     await ledger.finish(lease, outcome(memories=[item]))
     await ledger.finish(lease, outcome("another answer", memories=[item]))
     assert (await ledger.find(lease.run_id, tenant=0)).result == {"output": "Rex"}
-    assert len(await memory.search(Scope(0, "conversations", "default"), np.float32([1, 0]), 9)) == 1
+    assert len(await memory.search(MINE, "hi", np.float32([1, 0]), 9)) == 1
 
 
 async def test_a_failed_run_keeps_its_reason_and_can_be_opened_again(ledger: Ledger) -> None:
@@ -202,20 +203,74 @@ async def test_history_is_the_newest_messages_of_finished_turns(ledger: Ledger) 
     assert (await ledger.context(last.run_id, tenant=0, messages=0))["history"] == []
 
 
-async def test_memories_are_found_nearest_first_in_their_scope_only(world: tuple[Ledger, MemoryHome]) -> None:
-    ledger, memory = world
-    lease = await accepted(ledger)
+async def remembered(ledger: Ledger, *texts: str | tuple[str, list[float]], **request: object) -> Lease:
+    """A finished turn with these memories."""
+    lease = await accepted(ledger, **request)
+    pairs = [(one, None) if isinstance(one, str) else (one[0], np.float32(one[1])) for one in texts]
     items = [
-        NewMemory("conversations", 0, "user", "far", np.float32([0, 1])),
-        NewMemory("conversations", 1, "assistant", "near", np.float32([1, 0])),
+        NewMemory("conversations", place, "user", text, vector, piece=place)
+        for place, (text, vector) in enumerate(pairs)
     ]
     await ledger.finish(lease, outcome(memories=items))
-    scope = Scope(0, "conversations", "default")
-    found = await memory.search(scope, np.float32([1, 0]), 9)
-    assert [(one["content"], one["speaker"], one["score"]) for one in found] == [
-        ("near", "assistant", 1.0),
+    return lease
+
+
+async def found(memory: MemoryHome, text: str, vector: list[float] | None = None) -> list[str]:
+    near = None if vector is None else np.float32(vector)
+    return [one["content"] for one in await memory.search(MINE, text, near, 9)]
+
+
+async def test_memories_are_found_nearest_first_in_their_scope_only(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    await remembered(ledger, ("far", [0, 1]), user="default")
+    await remembered(ledger, ("near", [1, 0]), user="default")
+    best, worst = await memory.search(MINE, "?", np.float32([1, 0]), 9)
+    assert [(one["content"], one["speaker"], one["score"]) for one in (best, worst)] == [
+        ("near", "user", 1.0),
         ("far", "user", 0.0),
     ]
-    assert await memory.fetch(scope, [found[1]["id"]]) == [{**found[1], "score": 0.0}]
-    assert await memory.search(Scope(0, "conversations", "eve"), np.float32([1, 0]), 9) == []
-    assert await memory.search(Scope(1, "conversations", "default"), np.float32([1, 0]), 9) == []
+    plain = {key: value for key, value in worst.items() if key != "why"}
+    assert await memory.fetch(MINE, [worst["id"]]) == [{**plain, "score": 0.0}]
+    for other in (Scope(0, "conversations", "eve"), Scope(1, "conversations", "default")):
+        assert await memory.search(other, "near", np.float32([1, 0]), 9) == []
+
+
+async def test_a_memory_is_found_by_its_words_before_it_has_a_vector(
+    world: tuple[Ledger, MemoryHome],
+) -> None:
+    ledger, memory = world
+    await remembered(ledger, "My dog is called Rex", "The weather is fine")
+    assert (await found(memory, "Which dogs?"))[0] == "My dog is called Rex"
+    assert (await found(memory, "Which dogs?", [1, 0]))[0] == "My dog is called Rex"
+
+
+async def test_words_and_meaning_add_up(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    await remembered(ledger, ("a red dog", [0, 1]))
+    await remembered(ledger, ("a red house", [0.6, 0.8]))
+    await remembered(ledger, ("a green house", [0.6, 0.8]))
+    assert (await found(memory, "red", [1, 0]))[0] == "a red house"
+
+
+async def test_a_neighbour_of_what_is_found_comes_with_it(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    await remembered(ledger, "Where is my umbrella", "Behind the door")
+    await remembered(ledger, "Good morning", "Hello there")
+    assert await found(memory, "umbrella") == ["Where is my umbrella", "Behind the door"]
+
+
+async def test_a_place_is_explained(world: tuple[Ledger, MemoryHome]) -> None:
+    ledger, memory = world
+    await remembered(ledger, ("Is my dog called Rex?", [1, 0]))
+    (one,) = await memory.search(MINE, "a dog, Rex, and a cat", np.float32([0.6, 0.8]), 9)
+    why = one["why"]
+    assert why.pop("bm25") > 0
+    assert why.pop("cosine") == pytest.approx(0.6, abs=0.001)
+    assert sorted(why.pop("matched")) == ["dog", "rex"]
+    assert why == {"question": -0.3, "neighbours": 0.0, "session": -0.09, "fused": -0.39}
+
+
+async def test_a_scope_without_memories_has_none(world: tuple[Ledger, MemoryHome]) -> None:
+    assert await found(world[1], "anything", [1, 0]) == []
+    await remembered(world[0], "Rex")
+    assert await world[1].search(MINE, "", None, 9) == []

@@ -45,11 +45,15 @@ async def test_an_owed_vector_is_filled_in_and_found(connections: Connections) -
     assert await outbox.drain() == 1
     assert (await outbox.waiting())[0] == 0
     home = PostgresMemory(connections, scopes(connections))
-    found = await home.search(MINE, (await embedder.embed(["My dog is called Rex"]))[0], 1)
-    assert [(one["content"], one["score"]) for one in found] == [("My dog is called Rex", pytest.approx(1, abs=0.01))]
+    found = await home.search(MINE, "?", (await embedder.embed(["My dog is called Rex"]))[0], 1)
+    assert [(one["content"], one["score"]) for one in found] == [
+        ("My dog is called Rex", pytest.approx(1, abs=0.01))
+    ]
 
 
-async def test_an_embedder_that_is_down_delays_the_vector_and_keeps_the_reason(connections: Connections) -> None:
+async def test_an_embedder_that_is_down_delays_the_vector_and_keeps_the_reason(
+    connections: Connections,
+) -> None:
     embedder = FakeEmbedder()
     outbox = Outbox(connections, embedder)
     await remembered(connections, "My dog is called Rex")
@@ -72,4 +76,4 @@ async def test_a_collection_refuses_vectors_of_another_embedder(connections: Con
     await remembered(connections, "hi")
     home = PostgresMemory(connections, scopes(connections, "another", 2))
     with pytest.raises(SchemaMismatch, match="holds vectors of fake"):
-        await home.search(MINE, np.float32([1, 0]), 1)
+        await home.search(MINE, "hi", np.float32([1, 0]), 1)

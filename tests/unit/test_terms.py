@@ -13,12 +13,12 @@ from agentflow.retrieval.terms import (
     ENTRY,
     asks,
     bag,
+    embedded_text,
     keyword_text,
     language_of,
     question,
     stems,
     term,
-    vector_text,
     words,
 )
 
@@ -123,8 +123,8 @@ def test_the_day_and_a_name_can_be_searched_for() -> None:
 
 
 def test_only_names_are_embedded_with_what_they_said() -> None:
-    assert vector_text("Hi", speaker="Ann") == "Ann: Hi"
-    assert [vector_text("Hi", speaker=one) for one in ("user", "assistant", "")] == ["Hi"] * 3
+    assert embedded_text("Hi", speaker="Ann") == "Ann: Hi"
+    assert [embedded_text("Hi", speaker=one) for one in ("user", "assistant", "")] == ["Hi"] * 3
 
 
 def test_a_question_ends_as_one() -> None:

@@ -5,11 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import uuid_utils
 
 from agentflow.errors import Conflict, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Request, RunRecord, Scope, Vectors
+from agentflow.retrieval.bm25 import counts, idf
+from agentflow.retrieval.fusion import REACH, Pool, ranked
+from agentflow.retrieval.terms import asks, bag, embedded_text, question
 from agentflow.turn import Context, Json, Recollection
 
 OPEN = ("queued", "running")
@@ -33,14 +37,23 @@ class FakeMemory:
 
     items: list[tuple[Scope, NewMemory, str]] = field(default_factory=list)
 
-    async def search(self, scope: Scope, vector: Vectors, k: int) -> list[Recollection]:
-        """See MemoryHome.search."""
-        scored = [
-            _recollection(number, place, one, thread, float(one.vector @ vector))
-            for number, (place, one, thread) in enumerate(self.items)
-            if place == scope and one.vector is not None
+    async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
+        """See MemoryHome.search; everything that a word or a vector finds is a candidate."""
+        mine = [
+            (number, one, thread) for number, (place, one, thread) in enumerate(self.items) if place == scope
         ]
-        return sorted(scored, key=lambda item: (-item["score"], item["id"]))[:k]
+        asked = question(text, ("english",))
+        words = asked.under(("english",))
+        shown = [asked.words[place] for place in words.values()]
+        pool = _around_hits(_pool(mine, list(words), vector))
+        return [
+            {
+                **_recollection(number, scope, self.items[number][1], self.items[number][2], one.relevance),
+                "why": {**one.parts, "matched": [shown[term] for term in one.parts["matched"]]},
+            }
+            for one in ranked(pool, k)
+            for number in (int(pool.ids[one.row]),)
+        ]
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""
@@ -66,7 +79,9 @@ class FakeLedger:
         thread_id = request.thread_id or str(uuid_utils.uuid7())
         owner = self.owners.setdefault(thread_id, (request.tenant, request.user))
         if owner != (request.tenant, request.user):
-            raise NotFound(f"There is no thread {thread_id} for this user.", field="thread_id", value=thread_id)
+            raise NotFound(
+                f"There is no thread {thread_id} for this user.", field="thread_id", value=thread_id
+            )
         free = not self._open_in(thread_id)
         run_id = request.run_id or str(uuid_utils.uuid7())
         record = RunRecord(
@@ -199,6 +214,40 @@ class FakeLedger:
             request.text,
             request.wanted_role,
         )
+
+
+def _pool(items: Sequence[tuple[int, NewMemory, str]], terms: Sequence[int], vector: Vectors | None) -> Pool:
+    """All items, in English; a thread is a session."""
+    bags = [bag(embedded_text(one.content, speaker=one.speaker), "english") for _, one, _ in items]
+    sizes = np.array([len(one.packed()) for one in bags], np.int64)
+    found = counts(b"".join(one.packed() for one in bags), sizes, terms)
+    weights = idf(len(items), (found > 0).sum(axis=0))
+    threads = {thread: place for place, thread in enumerate(dict.fromkeys(thread for _, _, thread in items))}
+    return Pool(
+        ids=np.array([number for number, _, _ in items], np.int64),
+        sessions=np.array([threads[thread] for _, _, thread in items], np.int64),
+        positions=np.arange(len(items)),
+        cosines=np.array([_cosine(one, vector) for _, one, _ in items], np.float64),
+        questions=np.array([asks(one.content) for _, one, _ in items], bool),
+        lengths=np.array([one.length for one in bags], np.int64),
+        found=found,
+        weights=weights,
+        mean_length=float(np.mean([one.length for one in bags])) if bags else 1.0,
+        owed=float(weights.sum()),
+    )
+
+
+def _around_hits(pool: Pool) -> Pool:
+    """Without the items that neither arm finds and that stand next to no such item."""
+    hit = (pool.found > 0).any(axis=1) | ~np.isnan(pool.cosines)
+    near = np.abs(pool.positions[:, None] - pool.positions) <= REACH[-1][0]
+    kept = (near & (pool.sessions[:, None] == pool.sessions) & hit).any(axis=1)
+    rows = ("ids", "sessions", "positions", "cosines", "questions", "lengths", "found")
+    return replace(pool, **{name: getattr(pool, name)[kept] for name in rows})
+
+
+def _cosine(one: NewMemory, vector: Vectors | None) -> float:
+    return float("nan") if vector is None or one.vector is None else float(one.vector @ vector)
 
 
 def _recollection(number: int, scope: Scope, one: NewMemory, thread: str, score: float) -> Recollection:

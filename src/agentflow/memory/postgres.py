@@ -1,71 +1,226 @@
-"""Memories in Postgres with pgvector: the exact nearest of one scope."""
+"""Memories in Postgres: both arms of a search and everything around their hits in one statement.
+
+The keyword arm is BM25 over postings, rarest terms first and up to a budget of postings; the vector arm is
+pgvector, exact within a scope where no index is. The statement returns candidates in one packed row, and
+retrieval.fusion orders them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
 from pgvector import HalfVector
 
 from agentflow.protocols import Scope, Vectors
 from agentflow.records.connections import Connections
-from agentflow.records.scopes import Scopes
-from agentflow.turn import Recollection
+from agentflow.records.scopes import Place, Scopes
+from agentflow.retrieval.bm25 import K1, B, counts, idf
+from agentflow.retrieval.fusion import Pool, Ranked, ranked
+from agentflow.retrieval.terms import DETECTED, Question, question
+from agentflow.turn import Recollection, Why
 
-COLUMNS = "m.id, m.speaker, m.said_at, m.content, m.thread_id"
-LIVING = "m.collection_id = %(collection)s and m.scope_id = %(scope)s and not m.hidden"
-
-SEARCH = f"""
-select {COLUMNS}, 1 - (m.embedding <=> %(vector)s) as score
+# Literals, not parameters: the planner then knows the partition and the width of both arms.
+HEAD = f"""
+with st as materialized (
+  select n_docs::float8 as n, sum_len::float8 / greatest(n_docs, 1) as mean, langs from scope where id = %(scope)s),
+asked as materialized (
+  select w.term, ln(1 + (st.n - w.df + .5) / (w.df + .5)) as idf,
+         sum(w.df) over (order by w.df, w.term) as cost, row_number() over (order by w.df, w.term) as place
+  from st, (select distinct a.term from st, unnest(%(terms)s::int[], %(languages)s::text[]) a(term, lang)
+            where a.lang = any(st.langs)) a
+       join term_stat w on w.scope_id = %(scope)s and w.term = a.term and w.df > 0),
+words as materialized (
+  select p.item_id as id
+  from st, asked a join posting p on p.scope_id = %(scope)s and p.term = a.term
+  where a.cost <= {{budget}} or a.place = 1
+  group by p.item_id
+  order by sum(a.idf * p.tf * {K1 + 1} / (p.tf + {K1} * ({1 - B} + {B} * p.dl / st.mean))) desc, p.item_id
+  limit {{width}}),
+seeds as materialized (
+  select m.session_id, m.seq from words join memory m on m.collection_id = {{collection}} and m.id = words.id
+  {{meaning}}),
+pool as materialized (
+  select distinct on (m.id) m.*, {{cosine}} as cosine
+  from seeds s join memory m on m.collection_id = {{collection}} and m.scope_id = %(scope)s
+       and m.session_id = s.session_id and m.seq between s.seq - 2 and s.seq + 2
+  where not m.hidden and (m.expires_at is null or m.expires_at > now()) and m.trust = any(%(trusts)s::int2[]))
+"""  # noqa: S608 - constants, and row ids of ours
+MEANING = """
+  union (select session_id, seq from memory
+         where collection_id = {collection} and scope_id = %(scope)s and embedding is not null
+         order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit {width})
+"""
+COSINE = "(1 - (m.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})))"
+TAIL = """
+select st.n, st.mean, used.terms, used.weights, rows.*
+from st, (select array_agg(term order by place) as terms, array_agg(idf order by place) as weights from asked) used, (
+  select string_agg(int8send(id) || int8send(session_id) || int4send(seq) || float4send(coalesce(cosine, 'NaN')::float4)
+                    || int4send(is_question::int) || int4send(doc_len) || int4send(coalesce(octet_length(bow), 0))
+                    || timestamptz_send(said_at)
+                    || uuid_send(coalesce(thread_id, '00000000-0000-0000-0000-000000000000'))
+                    || int4send(octet_length(speaker)) || int4send(octet_length(content)), ''::bytea),
+         string_agg(coalesce(bow, ''::bytea), ''::bytea),
+         string_agg(convert_to(speaker || content, 'UTF8'), ''::bytea)
+  from pool) rows
+"""
+ROW = np.dtype(
+    [
+        ("id", ">i8"),
+        ("session", ">i8"),
+        ("seq", ">i4"),
+        ("cosine", ">f4"),
+        ("question", ">i4"),
+        ("length", ">i4"),
+        ("bag", ">i4"),
+        ("said_at", ">i8"),
+        ("thread", "V16"),
+        ("speaker", ">i4"),
+        ("content", ">i4"),
+    ]
+)
+FETCH = """
+select m.id, m.speaker, m.said_at, m.content, m.thread_id
 from memory m
-where {LIVING} and m.embedding is not null and (m.expires_at is null or m.expires_at > now())
-order by m.embedding <=> %(vector)s, m.id limit %(k)s
-"""  # noqa: S608 - constants above
-
-FETCH = f"""
-select {COLUMNS}, 0::float8 from memory m where {LIVING} and m.id = any(%(ids)s::bigint[])
+where m.collection_id = %(collection)s and m.scope_id = %(scope)s and m.id = any(%(ids)s::bigint[]) and not m.hidden
 order by array_position(%(ids)s::bigint[], m.id)
-"""  # noqa: S608 - constants above
+"""
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+TRUSTED = [1, 2, 3, 5]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a search looks: hits per arm, and postings read beyond the rarest term's."""
+
+    width: int = 50
+    budget: int = 2000
+
+
+class Reply(NamedTuple):
+    """The one row of a search."""
+
+    documents: float
+    mean: float
+    terms: list[int] | None
+    weights: list[float] | None
+    rows: bytes | None
+    bags: bytes | None
+    texts: bytes | None
 
 
 @dataclass(frozen=True)
 class PostgresMemory:
-    """The default home; search is exact within a scope."""
+    """The default home."""
 
     connections: Connections
     scopes: Scopes
+    reach: Reach = Reach()
 
-    async def search(self, scope: Scope, vector: Vectors, k: int) -> list[Recollection]:
-        """See MemoryHome.search; `score` is the cosine."""
+    async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
+        """See MemoryHome.search."""
         place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
+        asked = question(text, self._languages(scope.collection))
         parameters = {
-            "collection": place.collection_id,
             "scope": place.scope_id,
-            "vector": HalfVector(vector),
-            "k": k,
+            "terms": list(asked.terms),
+            "languages": list(asked.languages),
+            "vector": None if vector is None else HalfVector(vector),
+            "trusts": TRUSTED,
         }
-        return await self._rows(SEARCH, parameters, scope)
+        statement = self._statement(place, meaning=vector is not None)
+        async with self.connections.use() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(statement, parameters)
+            row = await cursor.fetchone()
+        return _recollections(Reply(*row), asked, scope, k) if row and row[4] is not None else []
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""
         place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
         parameters = {"collection": place.collection_id, "scope": place.scope_id, "ids": list(ids)}
-        return await self._rows(FETCH, parameters, scope)
-
-    async def _rows(self, statement: str, parameters: dict[str, Any], scope: Scope) -> list[Recollection]:
         async with self.connections.use() as connection:
-            cursor = await connection.execute(statement.encode(), parameters)
-            return [_recollection(row, scope) for row in await cursor.fetchall()]
+            cursor = await connection.execute(FETCH, parameters)
+            return [
+                {
+                    "id": item,
+                    "collection": scope.collection,
+                    "speaker": speaker,
+                    "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
+                    "content": content,
+                    "score": 0.0,
+                    "thread_id": str(thread) if thread else None,
+                }
+                for item, speaker, said_at, content, thread in await cursor.fetchall()
+            ]
+
+    def _languages(self, collection: str) -> tuple[str, ...]:
+        chosen = self.scopes.language(collection)
+        return DETECTED if chosen == "auto" else (chosen,)
+
+    def _statement(self, place: Place, *, meaning: bool) -> bytes:
+        literals = {"collection": place.collection_id, "dim": self.scopes.dim, "width": self.reach.width}
+        arm = MEANING.format(**literals) if meaning else ""
+        cosine = COSINE.format(**literals) if meaning else "null::float4"
+        head = HEAD.format(**literals, budget=self.reach.budget, meaning=arm, cosine=cosine)
+        return (head + TAIL).encode()
 
 
-def _recollection(row: Any, scope: Scope) -> Recollection:
-    item, speaker, said_at, content, thread, score = row
+def _recollections(reply: Reply, asked: Question, scope: Scope, k: int) -> list[Recollection]:
+    rows = np.frombuffer(reply.rows or b"", ROW)
+    found = reply.terms or []
+    word_of = asked.under(asked.languages)
+    best = ranked(_pool(reply, rows, asked), k)
+    ends = np.cumsum(rows["speaker"] + rows["content"])
+    return [
+        _recollection(
+            rows[one.row],
+            int(ends[one.row]),
+            one,
+            reply,
+            scope,
+            [asked.words[word_of[found[place]]] for place in one.parts["matched"]],
+        )
+        for one in best
+    ]
+
+
+def _pool(reply: Reply, rows: NDArray[np.void], asked: Question) -> Pool:
+    terms = reply.terms or []
+    weights = np.array(reply.weights or [], np.float64)
+    known = set(terms)
+    met = {place for term, place in zip(asked.terms, asked.places, strict=True) if term in known}
+    unmet = len(asked.own - met) * float(idf(reply.documents, np.zeros(1))[0])
+    return Pool(
+        ids=rows["id"].astype(np.int64),
+        sessions=rows["session"].astype(np.int64),
+        positions=rows["seq"].astype(np.int64),
+        cosines=rows["cosine"].astype(np.float64),
+        questions=rows["question"] > 0,
+        lengths=rows["length"].astype(np.int64),
+        found=counts(reply.bags or b"", rows["bag"], terms),
+        weights=weights,
+        mean_length=reply.mean,
+        owed=float(weights.sum()) + unmet,
+    )
+
+
+def _recollection(
+    row: np.void, end: int, one: Ranked, reply: Reply, scope: Scope, matched: list[str]
+) -> Recollection:
+    text = (reply.texts or b"")[end - int(row["speaker"]) - int(row["content"]) : end]
+    thread = row["thread"].tobytes()
+    said_at = EPOCH + timedelta(microseconds=int(row["said_at"]))
+    why: Why = {**one.parts, "matched": matched}
     return {
-        "id": item,
+        "id": int(row["id"]),
         "collection": scope.collection,
-        "speaker": speaker,
-        "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
-        "content": content,
-        "score": round(float(score), 4),
-        "thread_id": str(thread) if thread else None,
+        "speaker": text[: int(row["speaker"])].decode(),
+        "said_at": said_at.isoformat(timespec="seconds"),
+        "content": text[int(row["speaker"]) :].decode(),
+        "score": one.relevance,
+        "thread_id": str(UUID(bytes=thread)) if any(thread) else None,
+        "why": why,
     }

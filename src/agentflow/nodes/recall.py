@@ -1,16 +1,21 @@
 """Recall: what earlier turns said that matters now."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, zip_longest
 
 import structlog
 
 from agentflow.errors import EmbedderError
-from agentflow.protocols import Embedder, Ledger, MemoryHome, Scope
+from agentflow.prompt import ChatMessage
+from agentflow.protocols import Embedder, Ledger, MemoryHome, Scope, Vectors
+from agentflow.retrieval.origin import is_chore
+from agentflow.retrieval.pieces import tokens
 from agentflow.settings.schema import MemorySettings, Role
 from agentflow.turn import Recalled, Recollection, Turn
 
 log = structlog.get_logger(__name__)
+SHORT = 40  # characters; a text this short may be part of another by chance
 
 
 async def recall(
@@ -24,34 +29,63 @@ async def recall(
 ) -> Recalled:
     """The best memories of the role's collections, without those the prompt's history repeats anyway.
 
-    An embedder that is down costs the memories, not the answer. Raises DatabaseDown.
+    An embedder that is down or slow costs the meaning, not the words. Raises DatabaseDown.
     """
-    if memory.recall == 0 or turn["selection"]["question"]:
-        return {"memory_ids": [], "memories": []}
     context = turn.get("context") or await ledger.context(
         turn["run_id"], tenant=turn["tenant"], messages=memory.history
     )
+    text = turn.get("text") or context["text"]
+    if memory.recall == 0 or turn["selection"]["question"] or is_chore(text):
+        return {"memory": "off", "memory_ids": [], "memories": []}
+    vector = await _vector(text, embedder, memory, turn["run_id"])
+    k = memory.recall + len(context["history"])
+    found = await asyncio.gather(*(home.search(scope, text, vector, k) for scope in _scopes(turn, roles)))
+    kept = _kept(found, context["history"], memory)
+    return {
+        "memory": "degraded" if vector is None else "full",
+        "memory_ids": [one["id"] for one in kept],
+        "memories": kept,
+    }
+
+
+async def _vector(text: str, embedder: Embedder, memory: MemorySettings, run_id: str) -> Vectors | None:
     try:
-        vector = (await embedder.embed([turn.get("text") or context["text"]]))[0]
-    except EmbedderError as error:
-        log.warning("memory is skipped", reason=error.message, run_id=turn["run_id"])
-        return {"memory_ids": [], "memories": []}
-    shown = {one["content"] for one in context["history"]}
-    k = memory.recall + len(shown)
-    found = await asyncio.gather(*(home.search(scope, vector, k) for scope in _scopes(turn, roles)))
-    kept = _kept([one for items in found for one in items], shown, memory)
-    return {"memory_ids": [one["id"] for one in kept], "memories": kept}
+        vectors = await asyncio.wait_for(embedder.embed([text]), memory.embed_within)
+    except (EmbedderError, TimeoutError) as error:
+        reason = error.message if isinstance(error, EmbedderError) else f"over {memory.embed_within} s"
+        log.warning("memory is searched by words only", reason=reason, run_id=run_id)
+        return None
+    vector: Vectors = vectors[0]
+    return vector
 
 
 def _scopes(turn: Turn, roles: Mapping[str, Role]) -> list[Scope]:
     reads = roles[turn["role"]].reads if turn["role"] else Role().reads
-    return [Scope(turn["tenant"], collection, turn["user"]) for collection in reads]
+    return [Scope(turn["tenant"], collection, turn["user"]) for collection in dict.fromkeys(reads)]
 
 
-def _kept(found: list[Recollection], shown: set[str], memory: MemorySettings) -> list[Recollection]:
-    """The best first, one of each text, above the threshold."""
+def _kept(
+    found: Sequence[Sequence[Recollection]], history: Sequence[ChatMessage], memory: MemorySettings
+) -> list[Recollection]:
+    """Relevant, one of each text, not in the history, within the budget: scopes take turns, best first."""
     kept: dict[str, Recollection] = {}
-    for one in sorted(found, key=lambda item: -item["score"]):
-        if one["score"] >= memory.min_score and one["content"] not in shown:
-            kept.setdefault(one["content"], one)
-    return list(kept.values())[: memory.recall]
+    left = memory.tokens
+    for one in _in_turns(found):
+        cost = tokens(one["content"])
+        unseen = one["content"] not in kept and not _shown(one["content"], history)
+        if one["score"] >= memory.min_score and unseen and cost <= left and len(kept) < memory.recall:
+            kept[one["content"]] = one
+            left -= cost
+    return list(kept.values())
+
+
+def _in_turns(found: Sequence[Sequence[Recollection]]) -> Iterable[Recollection]:
+    """Scores of different scopes are never compared."""
+    return (one for one in chain.from_iterable(zip_longest(*found)) if one is not None)
+
+
+def _shown(content: str, history: Sequence[ChatMessage]) -> bool:
+    """Whether the prompt repeats a text, or the message it is a piece of."""
+    return any(
+        content == one["content"] or (len(content) > SHORT and content in one["content"]) for one in history
+    )

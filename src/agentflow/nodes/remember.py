@@ -1,13 +1,25 @@
 """Remember: answer, memories and the end of the turn, in one statement."""
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from langgraph.types import StreamWriter
 
-from agentflow.errors import EmbedderError
-from agentflow.protocols import Embedder, Lease, Ledger, NewMemory, Outcome, Vectors
+from agentflow.protocols import Lease, Ledger, NewMemory, Outcome
+from agentflow.retrieval.origin import is_chore, spoken
+from agentflow.retrieval.pieces import pieces
 from agentflow.settings.schema import Role
 from agentflow.turn import Json, Remembered, Turn
+
+SHOWN: tuple[Literal["id", "collection", "speaker", "said_at", "score", "content", "why"], ...] = (
+    "id",
+    "collection",
+    "speaker",
+    "said_at",
+    "score",
+    "content",
+    "why",
+)
 
 
 async def remember(
@@ -15,7 +27,6 @@ async def remember(
     writer: StreamWriter,
     *,
     ledger: Ledger,
-    embedder: Embedder,
     roles: Mapping[str, Role],
     fault: Callable[[str], None],
 ) -> Remembered:
@@ -38,7 +49,7 @@ async def remember(
         adapter=turn["adapter"],
         usage=turn["usage"],
         latency_ms=round(sum(turn["timings"].values())),
-        memories=await _memories(turn, text, embedder, roles),
+        memories=_memories(turn, text, roles),
     )
     fault("before_commit")
     await ledger.finish(lease, outcome)
@@ -61,36 +72,25 @@ def answered(turn: Turn) -> Json:
         "usage": turn["usage"],
         "intent": turn["intent"],
         "selection": turn["selection"],
-        "memories": [
-            {key: one[key] for key in ("id", "collection", "speaker", "said_at", "score", "content")}
-            for one in turn.get("memories", [])
-        ],
+        "memory": turn["memory"],
+        "memories": [{key: one[key] for key in SHOWN if key in one} for one in turn.get("memories", [])],
         "timings": turn["timings"],
     }
 
 
-async def _memories(turn: Turn, text: str, embedder: Embedder, roles: Mapping[str, Role]) -> list[NewMemory]:
-    """Question and answer for every collection the role writes; a question asked back is not a memory."""
-    if turn["selection"]["question"]:
+def _memories(turn: Turn, text: str, roles: Mapping[str, Role]) -> list[NewMemory]:
+    """The raw question and answer, in pieces, for every collection the role writes.
+
+    A question asked back is not a memory, nor is what a front end asks on its own. Words are indexed with the
+    turn's end; vectors are the outbox's, so that no embedder delays an answer's end.
+    """
+    if turn["selection"]["question"] or is_chore(text):
         return []
-    vector = await _known_vector(text, embedder)
+    said = [("user", number, piece) for number, piece in enumerate(pieces(text))]
+    said += [("assistant", number, piece) for number, piece in enumerate(pieces(spoken(turn["answer"])))]
     writes = roles[turn["role"]].writes if turn["role"] else Role().writes
     return [
-        memory
-        for collection in writes
-        for memory in (
-            NewMemory(collection, 0, "user", text, vector),
-            NewMemory(collection, 1, "assistant", turn["answer"], None),
-        )
-        if memory.content.strip()
+        NewMemory(collection, ordinal, speaker, content, piece=number)
+        for collection in dict.fromkeys(writes)
+        for ordinal, (speaker, number, content) in enumerate(said)
     ]
-
-
-async def _known_vector(text: str, embedder: Embedder) -> Vectors | None:
-    """The vector recall has computed a moment ago; the outbox fills it in if the embedder is down."""
-    try:
-        vectors = await embedder.embed([text])
-    except EmbedderError:
-        return None
-    vector: Vectors = vectors[0]
-    return vector

@@ -13,20 +13,24 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Request, RunRecord, RunStatus
-from agentflow.records.connections import Connection, Connections, vector_text
+from agentflow.records.connections import Connection, Connections
+from agentflow.records.memories import INSERT, WORDS, written
 from agentflow.records.scopes import Scopes
 from agentflow.turn import Context, Json
 
 STATUS: tuple[RunStatus, ...] = ("queued", "running", "done", "failed", "cancelled")
 SPEAKERS = {2: "user", 3: "assistant"}
-TRUST = {"user": 1, "assistant": 2}
 
 # The thread (made if new; untouched if it is somebody else's), the run and the user's message.
 # The run starts at once, with attempt 1, unless an earlier run of the thread is still open.
 ACCEPT = """
 with t as (
   insert into thread (id, tenant, user_ref, last_seq) values (%(thread)s, %(tenant)s, %(user)s, 1)
-  on conflict (id) do update set last_seq = thread.last_seq + 1, updated_at = now()
+  on conflict (id) do update set last_seq = thread.last_seq + 1, updated_at = now(),
+    session_id = case when thread.updated_at < now() - %(pause)s * interval '1 second'
+                      then nextval('session_seq') else thread.session_id end,
+    session_seq = case when thread.updated_at < now() - %(pause)s * interval '1 second'
+                       then 0 else thread.session_seq end
     where thread.tenant = excluded.tenant and thread.user_ref = excluded.user_ref
   returning id, last_seq),
 free as (select not exists (
@@ -68,38 +72,29 @@ update run set lease_until = now() + %(lease)s * interval '1 second'
 where id = %(run)s and attempt = %(attempt)s and status = 1
 """
 
-# Run done, answer, memories and the outbox rows of those without a vector; nothing if the attempt is stale.
-FINISH = """
+# Run done, answer, memories with their words, and the outbox rows of those without a vector; nothing if the
+# attempt is stale.
+FINISH = f"""
 with f as (
   update run set status = 2, ended_at = now(), lease_until = null, role_name = %(role)s, adapter = %(adapter)s,
                  result = %(result)s, error = null
   where id = %(run)s and attempt = %(attempt)s and status = 1
   returning id, thread_id, tenant),
 t as (
-  update thread set last_seq = last_seq + 1, role_name = coalesce(%(role)s, role_name), updated_at = now()
+  update thread set last_seq = last_seq + 1, role_name = coalesce(%(role)s, role_name), updated_at = now(),
+                    session_seq = session_seq + %(places)s
   from f where thread.id = f.thread_id
-  returning thread.id, thread.last_seq, thread.session_id),
+  returning thread.id, thread.last_seq, thread.session_id, thread.session_seq),
 a as (
   insert into message (thread_id, seq, id, tenant, run_id, role, content, role_name, adapter,
                        tokens_in, tokens_out, latency_ms)
   select t.id, t.last_seq, %(message)s, f.tenant, f.id, 3, %(answer)s, %(role)s, %(adapter)s,
          %(tokens_in)s, %(tokens_out)s, %(latency)s
   from f, t),
-i as (
-  insert into memory (collection_id, tenant, scope_id, trust, session_id, seq, speaker, content, content_hash,
-                      embedding, thread_id, source_message, role_name, adapter)
-  select u.collection, f.tenant, u.scope, u.trust, t.session_id, t.last_seq + u.offset_, u.speaker, u.content,
-         sha256(convert_to(u.content, 'UTF8')), u.vector::halfvec, t.id, u.source, %(role)s, %(adapter)s
-  from f, t, unnest(%(collections)s::int[], %(scopes)s::int[], %(trusts)s::int2[], %(offsets)s::int[],
-                    %(speakers)s::text[], %(contents)s::text[], %(vectors)s::text[], %(sources)s::uuid[])
-       u(collection, scope, trust, offset_, speaker, content, vector, source)
-  on conflict (collection_id, source_message, chunk_no) where source_message is not null do nothing
-  returning collection_id, id, tenant, embedding),
-o as (
-  insert into outbox (tenant, kind, item_id, collection_id)
-  select tenant, 'embed', id, collection_id from i where embedding is null)
+place as (select f.tenant, t.id as thread_id, t.session_id, t.session_seq - %(places)s as first from f, t),
+{INSERT} {WORDS}
 select count(*) from f
-"""
+"""  # noqa: S608 - constants
 
 FAIL = """
 update run set status = %(status)s, error = %(error)s, lease_until = now(),
@@ -138,12 +133,17 @@ RELEASE = "update run set lease_until = now() - interval '1 second' where status
 
 @dataclass(frozen=True)
 class PostgresLedger:
-    """The ledger in Postgres. `lease` seconds of silence make a run free for another worker."""
+    """The ledger in Postgres.
+
+    `lease` seconds of silence make a run free for another worker; after `pause` seconds without a message a
+    thread begins a new session, across which memories are no neighbours.
+    """
 
     connections: Connections
     scopes: Scopes
     worker: str
     lease: float = 30.0
+    pause: float = 6 * 3600.0
 
     async def accept(self, request: Request) -> Acceptance:
         """See Ledger.accept: one durable commit."""
@@ -256,7 +256,7 @@ class PostgresLedger:
             **await self._memories(lease, outcome.memories),
         }
         async with self.connections.use() as connection:
-            cursor = await connection.execute(FINISH, parameters)
+            cursor = await connection.execute(FINISH.encode(), parameters)
             row = await cursor.fetchone()
         if row and row[0] == 1:
             return
@@ -266,16 +266,13 @@ class PostgresLedger:
         raise _lost(lease)
 
     async def _memories(self, lease: Lease, memories: Sequence[NewMemory]) -> dict[str, Any]:
-        places = [await self.scopes.find(lease.tenant, one.collection, lease.user) for one in memories]
+        collections = dict.fromkeys(one.collection for one in memories)
+        places = {name: await self.scopes.find(lease.tenant, name, lease.user) for name in collections}
+        languages = {name: self.scopes.language(name) for name in collections}
+        sources = [_message_id(lease.run_id, one.speaker) for one in memories]
         return {
-            "collections": [place.collection_id for place in places],
-            "scopes": [place.scope_id for place in places],
-            "trusts": [TRUST[one.speaker] for one in memories],
-            "offsets": [one.ordinal - 1 for one in memories],
-            "speakers": [one.speaker for one in memories],
-            "contents": [one.content for one in memories],
-            "vectors": [None if one.vector is None else vector_text(one.vector) for one in memories],
-            "sources": [_message_id(lease.run_id, one.speaker) for one in memories],
+            **written(memories, places, languages, sources),
+            "places": max((one.ordinal + 1 for one in memories), default=0),
         }
 
     async def _fenced(self, statement: str, lease: Lease, extra: dict[str, Any]) -> None:
@@ -319,6 +316,7 @@ class PostgresLedger:
             "role": request.wanted_role,
             "worker": self.worker,
             "lease": self.lease,
+            "pause": self.pause,
             "message": _message_id(run_id, "user"),
             "text": request.text,
         }

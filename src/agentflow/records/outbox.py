@@ -1,15 +1,20 @@
-"""The outbox: vectors that a finished turn still owes its memories."""
+"""The outbox: what memories are still owed: their vectors, or after an upgrade their words."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Embedder
 from agentflow.records.connections import Connection, Connections, vector_text
+from agentflow.records.memories import INDEX, Text, indexed
+from agentflow.records.scopes import Place
+from agentflow.retrieval.terms import embedded_text, language_of
 
 DUE = """
-select o.id, o.collection_id, o.item_id, m.content
+select o.id, o.collection_id, o.item_id, m.scope_id, m.speaker, m.content, m.said_at
 from outbox o left join memory m on m.collection_id = o.collection_id and m.id = o.item_id
-where o.kind = 'embed' and o.not_before <= now()
+where o.kind = %(kind)s and o.not_before <= now()
 order by o.id for update of o skip locked limit %(limit)s
 """
 FILL = """
@@ -28,6 +33,9 @@ select count(*), coalesce(extract(epoch from now() - min(created_at)), 0)::float
 """
 
 
+Row = tuple[int, int, int, int, str, str | None, datetime]
+
+
 @dataclass(frozen=True)
 class Outbox:
     """Drained by any process; a row is sent exactly once, or again after an error with growing pauses."""
@@ -36,13 +44,13 @@ class Outbox:
     embedder: Embedder
 
     async def drain(self, *, limit: int = 64) -> int:
-        """Embed one batch and return its size. Raises DatabaseDown; the embedder's errors are kept in the rows."""
-        async with self.connections.use() as connection, connection.transaction():
-            cursor = await connection.execute(DUE, {"limit": limit})
-            rows = await cursor.fetchall()
-            if rows:
-                await self._send(connection, rows)
-            return len(rows)
+        """Index and embed one batch each; returns how many vectors were due.
+
+        Raises DatabaseDown; the embedder's errors are kept in the rows.
+        """
+        while await self._batch("index", limit, self._index):
+            pass
+        return await self._batch("embed", limit, self._embed)
 
     async def waiting(self) -> tuple[int, float]:
         """How many vectors are owed, and the age of the oldest in seconds."""
@@ -50,18 +58,36 @@ class Outbox:
             row = await (await connection.execute(WAITING)).fetchone()
         return (int(row[0]), float(row[1])) if row else (0, 0.0)
 
-    async def _send(self, connection: Connection, rows: list[tuple[int, int, int, str | None]]) -> None:
-        ids = {"ids": [row[0] for row in rows]}
-        living = [(row[1], row[2], row[3]) for row in rows if row[3] is not None]
+    async def _batch(
+        self, kind: str, limit: int, send: Callable[[Connection, list[Row]], Awaitable[str | None]]
+    ) -> int:
+        """What is due of a kind, sent while its rows are locked; a reason puts it off."""
+        async with self.connections.use() as connection, connection.transaction():
+            rows = await (await connection.execute(DUE, {"kind": kind, "limit": limit})).fetchall()
+            if rows:
+                ids = [row[0] for row in rows]
+                error = await send(connection, [row for row in rows if row[5] is not None])
+                await connection.execute(LATER if error else SENT, {"ids": ids, "error": error})
+            return len(rows)
+
+    async def _embed(self, connection: Connection, rows: list[Row]) -> str | None:
+        texts = [embedded_text(content or "", speaker=speaker) for *_, speaker, content, _ in rows]
         try:
-            vectors = await self.embedder.embed([content for _, _, content in living])
+            vectors = await self.embedder.embed(texts)
         except EmbedderError as error:
-            await connection.execute(LATER, {**ids, "error": error.message})
-            return
+            return error.message
         filled = {
-            "collections": [collection for collection, _, _ in living],
-            "items": [item for _, item, _ in living],
+            "collections": [row[1] for row in rows],
+            "items": [row[2] for row in rows],
             "vectors": [vector_text(vector) for vector in vectors],
         }
         await connection.execute(FILL, filled)
-        await connection.execute(SENT, ids)
+        return None
+
+    async def _index(self, connection: Connection, rows: list[Row]) -> None:
+        texts = [
+            Text(Place(collection, scope), item, speaker, content or "", said_at, language_of(content or ""))
+            for _, collection, item, scope, speaker, content, said_at in rows
+        ]
+        parameters = {**indexed(texts), "ids": [text.key for text in texts]}
+        await connection.execute(INDEX.encode(), parameters)

@@ -46,6 +46,10 @@ class Scopes:
                 self.known[key] = await self._make(connection, tenant, collection, user)
         return self.known[key]
 
+    def language(self, collection: str) -> str:
+        """As the settings name it: a language, "auto" or "simple"."""
+        return self.collections.get(collection, Collection()).language
+
     async def _make(self, connection: Connection, tenant: int, collection: str, user: str | None) -> Place:
         settings = self.collections.get(collection, Collection())
         parameters = {

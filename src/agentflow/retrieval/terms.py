@@ -9,7 +9,7 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -76,6 +76,11 @@ class Question:
     languages: tuple[str, ...]
     places: tuple[int, ...]
     own: frozenset[int]
+
+    def under(self, languages: Collection[str]) -> dict[int, int]:
+        """Distinct terms under the given languages, each with the place of its word."""
+        rows = zip(self.terms, self.languages, self.places, strict=True)
+        return {term: place for term, language, place in rows if language in languages}
 
 
 def words(text: str) -> list[str]:
@@ -145,10 +150,10 @@ def keyword_text(content: str, *, speaker: str, said_at: datetime | None, langua
     """What the words are taken from: the day, who spoke (if a name), the words themselves."""
     month = MONTHS.get(language, MONTHS["english"])
     day = f"[{said_at.day} {month[said_at.month - 1]} {said_at.year}] " if said_at else ""
-    return day + vector_text(content, speaker=speaker)
+    return day + embedded_text(content, speaker=speaker)
 
 
-def vector_text(content: str, *, speaker: str) -> str:
+def embedded_text(content: str, *, speaker: str) -> str:
     """What is embedded. A name is content; "user" and "assistant" are not."""
     return content if speaker in GENERIC_SPEAKERS or not speaker else f"{speaker}: {content}"
 

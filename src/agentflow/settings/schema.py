@@ -8,6 +8,11 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
 from agentflow.settings.values import Location, Octets, Place, Seconds, Section, Warm, WarmBy, lowered
 
+Language = Literal[
+    "auto", "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french",
+    "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian",
+    "portuguese", "romanian", "russian", "serbian", "spanish", "swedish", "tamil", "turkish", "yiddish",
+]  # fmt: skip
 RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
 
@@ -51,6 +56,9 @@ class Collection(Section):
 
     backend: Annotated[Literal["postgres"], BeforeValidator(lowered)] = "postgres"
     location: Annotated[Literal["postgres"], BeforeValidator(lowered)] = "postgres"
+    language: Annotated[Language, BeforeValidator(lowered)] = Field(
+        "auto", description="Whose word forms are one word; auto: told for each memory; simple: none."
+    )
 
 
 class Timeouts(Section):
@@ -101,7 +109,16 @@ class MemorySettings(Section):
     """How much of the past a prompt sees."""
 
     recall: int = Field(6, ge=0, le=100, description="Memories recalled per turn.")
-    min_score: float = Field(0.25, ge=-1, le=1, description="Cosine below which a memory is not recalled.")
+    min_score: float = Field(
+        0.5,
+        ge=0,
+        le=1.5,
+        description="Relevance (cosine, plus half the share of the question's words) below which nothing is "
+        "recalled; 0: everything.",
+    )
+    tokens: int = Field(1500, ge=0, description="Tokens of recalled text in a prompt, at most.")
+    embed_within: Seconds = Field(0.5, description="A slower embedder is not waited for: words alone decide.")
+    session_pause: Seconds = Field(21600.0, description="Silence after which a thread begins a new session.")
     history: int = Field(10, ge=0, le=200, description="Messages of the thread that the prompt repeats.")
 
 
