@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from agentflow.adapters import BaseShape
 from agentflow.embedders.onnx import OnnxEmbedder
 from agentflow.embedders.remote import RemoteEmbedder
 from agentflow.engines.vllm import Timeouts, Vllm
-from agentflow.errors import AdapterError, AgentflowError
+from agentflow.errors import AdapterError, AgentflowError, ConfigError
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
@@ -35,8 +35,9 @@ from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
 from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster, roster
+from agentflow.routing.classifier import examples_of
 from agentflow.routing.intents import Intents
-from agentflow.routing.roles import IntentExamples, RoleExamples, Rule
+from agentflow.routing.roles import IntentExamples, Lesson, RoleExamples, Rule
 from agentflow.runs.worker import Worker
 from agentflow.settings import Document, Environment, Finding, Role, Settings, load
 
@@ -104,6 +105,22 @@ async def running(place: Place, *, progress: Progress = silent) -> AsyncIterator
         await _in_background(stack, services, place)
         services.keeper.warm_at_start()
         yield services
+
+
+@asynccontextmanager
+async def routing_only(
+    place: Place, lessons: Sequence[Lesson] = (), *, progress: Progress = silent
+) -> AsyncIterator[Intents]:
+    """The classifier as turns have it, without database and engine. Raises ConfigError and EmbedderError."""
+    roles = [role_examples(name, role) for name, role in place.settings.roles.items()]
+    embedder = _embedder(place, progress)
+    try:
+        await _opened(embedder)
+        intents = Intents(embedder, roles, place.settings.router, place.environment.cache, lessons)
+        await intents.open()
+        yield intents
+    finally:
+        await embedder.close()
 
 
 async def _prepared(
@@ -344,6 +361,17 @@ def adapter_findings(place: Place, document: Document) -> list[Finding]:
         for name, error in found.items()
         if isinstance(error, AdapterError)
     ]
+
+
+def routing_findings(place: Place, document: Document) -> list[Finding]:
+    """Examples that keep the router from starting, as findings in agentflow.yaml."""
+    roles = [role_examples(name, role) for name, role in place.settings.roles.items()]
+    try:
+        examples_of(roles, place.settings.router)
+    except ConfigError as error:
+        path = tuple((error.field or "roles").split("."))
+        return [Finding(document.line(path), error.field or "roles", str(error.value), error.message)]
+    return []
 
 
 async def _roster(place: Place, progress: Progress) -> Roster:

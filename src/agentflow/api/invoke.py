@@ -105,4 +105,13 @@ def _headers(result: Json) -> dict[str, str]:
         "X-Agentflow-Adapter": result["adapter"] or "none",
         "X-Agentflow-Tier": result["tier"],
         "X-Agentflow-Reason": result["reason"],
+        "X-Agentflow-Decision": _decision(result),
     }
+
+
+def _decision(result: Json) -> str:
+    """The turn under whose id the decision is stored, and the figures that decided, where meaning did."""
+    intent = result["intent"]
+    figures = ("router", "confidence", "margin", "margin_threshold", "scope_score", "scope_threshold")
+    shown = [f"{name}={intent[name]}" for name in figures if intent.get(name) is not None]
+    return "; ".join([result["run_id"], *shown])

@@ -11,7 +11,7 @@ import typer
 
 from agentflow import __version__, telemetry
 from agentflow.cli import demo as scripted
-from agentflow.cli import house
+from agentflow.cli import house, routing
 from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
@@ -20,7 +20,7 @@ from agentflow.settings import inspect, read_environment
 from agentflow.settings.document import read as read_document
 from agentflow.settings.published import schema_text
 from agentflow.turn import Json
-from agentflow.wiring import Place, adapter_findings
+from agentflow.wiring import Place, adapter_findings, routing_findings
 
 app = typer.Typer(
     name="agentflow",
@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="agentflow.yaml: check it, or print its schema.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.command()(routing.route)
+app.add_typer(routing.routes_app, name="routes")
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 
@@ -127,7 +129,8 @@ def check(config: Config = None) -> None:
     document = read_document(file)
     settings, findings = inspect(document, environment, folder=file.resolve().parent)
     if settings is not None:
-        findings += adapter_findings(Place(settings, environment, file.resolve().parent), document)
+        place = Place(settings, environment, file.resolve().parent)
+        findings += [*adapter_findings(place, document), *routing_findings(place, document)]
     for finding in sorted(findings, key=lambda one: one.line):
         mark = "[red]mistake[/]" if finding.serious else "[yellow]warning[/]"
         out.print(f"{mark}  ", end="")

@@ -14,6 +14,7 @@ import uvicorn
 
 from agentflow.api.app import create
 from agentflow.errors import AgentflowError, StartError
+from agentflow.routing.roles import Lesson
 from agentflow.settings import Environment, load, read_environment
 from agentflow.settings.schema import Server
 from agentflow.turn import Json
@@ -102,7 +103,7 @@ async def until_signal() -> None:
 async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server that listens at the configured address, else of one of our own."""
     server = place.settings.server
-    key = {"X-Api-Key": server.api_key.get_secret_value()} if server.api_key else {}
+    key = _key(server)
     address = f"http://{server.host}:{server.port}"
     if await _answers(address):
         async with client(address, key) as there:
@@ -131,6 +132,31 @@ async def turn(client: httpx.AsyncClient, body: Json) -> AsyncIterator[Json]:
                 kind = line.removeprefix("event: ")
             elif line.startswith("data: "):
                 yield {"event": kind, **json.loads(line.removeprefix("data: "))}
+
+
+async def ask(client: httpx.AsyncClient, method: str, path: str, body: Json | None = None) -> Json:
+    """One request, answered with JSON. Raises AgentflowError with the server's own words for a refusal."""
+    response = await client.request(method, path, json=body)
+    answer = response.json()
+    if response.status_code != httpx.codes.OK:
+        raise AgentflowError(str(answer.get("message", response.text)))
+    found: Json = answer
+    return found
+
+
+async def lessons(place: Place) -> list[Lesson]:
+    """What feedback has taught the agentflow that listens at the configured address; nothing if none does."""
+    server = place.settings.server
+    address = f"http://{server.host}:{server.port}"
+    if not await _answers(address):
+        return []
+    async with client(address, _key(server)) as there:
+        given = await ask(there, "GET", "/feedback?status=accepted")
+    return [Lesson(one["role"], one["text"]) for one in given["feedback"]]
+
+
+def _key(server: Server) -> dict[str, str]:
+    return {"X-Api-Key": server.api_key.get_secret_value()} if server.api_key else {}
 
 
 async def _answers(address: str) -> bool:

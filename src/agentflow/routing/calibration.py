@@ -10,6 +10,7 @@ from agentflow.routing.evidence import Evidence, LeftOut
 
 ENOUGH = 10
 ALONE = 0.75
+CLEAR = 0.5
 Wide = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -106,7 +107,8 @@ def thresholds_of(
 ) -> Thresholds:
     """Quantiles of the left-out examples.
 
-    With out-of-scope examples the scope threshold is the one that gets most right: in scope, accepted and
+    Where the roles are easily told apart fewer are asked about than `ask_rate`: never those whose best role
+    leads by CLEAR. With out-of-scope examples the scope threshold is the one that gets most right: in scope, accepted and
     right; out of scope, rejected.
     """
     if left_out.alone or left_out.labels.size < ENOUGH:
@@ -119,7 +121,8 @@ def thresholds_of(
     scope = float(np.quantile(score[real], reject_rate)) if scope is None else scope
     top = np.sort(chances[real], axis=1)
     lead = top[:, -1] - top[:, -2] if top.shape[1] > 1 else top[:, -1]
-    return Thresholds(scope, float(np.quantile(lead, ask_rate)), int(real.sum()))
+    margin = min(float(np.quantile(lead, ask_rate)), CLEAR)
+    return Thresholds(scope, margin, int(real.sum()))
 
 
 def _lenient(left_out: LeftOut, scale: Scale, roles: Roles) -> float:

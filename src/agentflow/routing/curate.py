@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from agentflow.routing.calibration import Mask, Wide
 from agentflow.routing.classifier import NOTHING, Classifier, Example
 from agentflow.routing.report import Report, evaluate_left_out, share
 from agentflow.routing.roles import RoleExamples
@@ -16,6 +17,7 @@ TOO_NEAR = 0.95
 CONFUSED = 0.2
 SURE = 0.8
 LONG = 1200
+RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a scope or margin threshold would do to left-out examples (shares)."""
+    """What a scope threshold would do to left-out examples (shares)."""
 
     rate: float
     threshold: float
     in_scope_kept: float
     kept_right: float
     outside_caught: float | None
+
+
+@dataclass(frozen=True)
+class MarginSetting:
+    """What a margin threshold would do to left-out examples (shares)."""
+
+    rate: float
+    threshold: float
+    asked: float
+    errors_asked: float
+    rest_right: float
 
 
 def inspect(roles: Sequence[RoleExamples], fitted: Classifier) -> list[Finding]:
@@ -119,19 +132,52 @@ def _confusions(report: Report) -> list[Finding]:
     return found
 
 
-def tune(fitted: Classifier, rates: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)) -> list[Setting]:
+def tune(fitted: Classifier, rates: Sequence[float] = RATES) -> list[Setting]:
     """What each `reject_rate` would mean, on left-out examples (and those of `out_of_scope`)."""
-    left = fitted.left_out
-    if left is None or left.alone:
+    sample = _sample(fitted)
+    if sample is None:
         return []
-    scored = fitted.weigh(left.evidence, np.zeros((0, 0), np.float32))
-    owner = np.array([fitted.roles.index(fitted.examples[row].role) for row in left.rows.tolist()])
-    right = scored.chances.argmax(axis=1) == owner
-    inside = np.array([fitted.roles[number] != NOTHING for number in owner])
     found = []
     for rate in rates:
-        threshold = float(np.quantile(scored.scope[inside], rate))
-        kept = scored.scope >= threshold
-        caught = share(~kept[~inside]) if (~inside).any() else None
-        found.append(Setting(rate, threshold, share(kept[inside]), share(right[inside & kept]), caught))
+        threshold = float(np.quantile(sample.scope[sample.inside], rate))
+        kept = sample.scope >= threshold
+        caught = share(~kept[~sample.inside]) if (~sample.inside).any() else None
+        right = share(sample.right[sample.inside & kept])
+        found.append(Setting(rate, threshold, share(kept[sample.inside]), right, caught))
     return found
+
+
+def tune_margin(fitted: Classifier, rates: Sequence[float] = RATES) -> list[MarginSetting]:
+    """What each `ask_rate` would mean, on left-out examples of roles."""
+    sample = _sample(fitted)
+    if sample is None:
+        return []
+    lead, right = sample.lead[sample.inside], sample.right[sample.inside]
+    found = []
+    for rate in rates:
+        threshold = float(np.quantile(lead, rate))
+        asked = lead < threshold
+        found.append(MarginSetting(rate, threshold, share(asked), share(asked[~right]), share(right[~asked])))
+    return found
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Left-out examples, scored: `inside` are those of roles."""
+
+    scope: Wide
+    lead: Wide
+    right: Mask
+    inside: Mask
+
+
+def _sample(fitted: Classifier) -> _Sample | None:
+    left = fitted.left_out
+    if left is None or left.alone:
+        return None
+    scored = fitted.weigh(left.evidence, np.zeros((0, 0), np.float32))
+    owner = np.array([fitted.roles.index(fitted.examples[row].role) for row in left.rows.tolist()])
+    best = np.sort(scored.chances, axis=1)
+    lead = best[:, -1] - (best[:, -2] if best.shape[1] > 1 else 0.0)
+    inside = np.array([fitted.roles[number] != NOTHING for number in owner.tolist()])
+    return _Sample(scored.scope, lead, scored.chances.argmax(axis=1) == owner, inside)

@@ -133,6 +133,23 @@ class Intents:
         found["decide_ms"] = round((time.perf_counter() - embedded) * 1000, 3)
         return found
 
+    async def examined(self) -> Classifier:
+        """The classifier with its left-out examples, fitted again if it was read from a file.
+
+        Raises ConfigError when there are no roles, and EmbedderError.
+        """
+        fitted = self._fitted
+        if fitted is None:
+            raise ConfigError("There are no roles to look at.", field="roles")
+        if fitted.left_out is not None:
+            return fitted
+        vectors = await self._embedded([one.text for one in fitted.examples], self._settings.text_limit)
+        return await asyncio.to_thread(fit, fitted.examples, vectors, self._settings)
+
+    async def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Embeddings of messages, as `classify` takes them. Raises EmbedderError."""
+        return await self._embedder.embed([text[: self._settings.text_limit] for text in texts])
+
     def _decided(self, fitted: Classifier, vectors: Vectors, texts: Sequence[str], message: Message) -> Json:
         scored = fitted.score(vectors, texts)
         alone = self._judged(fitted, explained(fitted, scored, 0, present=message.role))

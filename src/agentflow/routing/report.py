@@ -1,12 +1,15 @@
 """How good the router is: on a file of labelled messages, or on its own examples, each left out in turn."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from agentflow.errors import ConfigError
 from agentflow.protocols import Vectors
 from agentflow.routing.calibration import Wide
 from agentflow.routing.classifier import NOTHING, Classifier
@@ -60,6 +63,39 @@ class Report:
     calibration_error: float
     matrix: NDArray[np.int64]
     worst: tuple[Confusion, ...]
+
+
+def parsed(text: str, roles: Sequence[str], *, name: str) -> list[Labelled]:
+    """Messages from lines of {"text", "role"}; "label" stands for "role" too, and null for no role.
+
+    Raises ConfigError with the line that cannot be used.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        one = _line(line, f"{name}, line {number}")
+        role = one.get("role", one.get("label")) or None
+        if role is not None and role not in roles:
+            known = ", ".join(role for role in roles if role != NOTHING)
+            raise ConfigError(
+                f"{name}, line {number}: there is no role {role!r}. Roles: {known}.", field="role"
+            )
+        found.append(Labelled(one["text"], role))
+    if not found:
+        raise ConfigError(f"{name} has no messages.", field="file", value=name)
+    return found
+
+
+def _line(line: str, place: str) -> Mapping[str, Any]:
+    try:
+        one = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{place} is not JSON: {error}.", field="line", value=line[:80]) from error
+    if not isinstance(one, dict) or not isinstance(one.get("text"), str):
+        expected = '{"text": "...", "role": "..."}'
+        raise ConfigError(f"{place} should be {expected}.", field="line", value=line[:80])
+    return one
 
 
 def evaluate(fitted: Classifier, labelled: Sequence[Labelled], vectors: Vectors) -> Report:
