@@ -185,3 +185,19 @@ def test_closed_form_left_out_evidence_is_what_refitting_gives(roles, fit_roles,
         np.testing.assert_allclose(closed[1], truth.regression[0], atol=0.25)
         np.testing.assert_allclose(closed[2], truth.nearest[0], atol=1e-5)
         np.testing.assert_allclose(closed[3], truth.mean[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("gone", ["coder", "artist", "philosopher"])
+def test_fitting_again_without_a_role_changes_close_calls_only(gone, roles, three, fit_roles, vectors_of) -> None:
+    texts = [example.text for example in three.examples if example.role != gone]
+    kept = [place for place, role in enumerate(three.roles) if role != gone]
+    before = chances(three, vectors_of, texts).chances[:, kept]
+    after = chances(fit_roles([role for role in roles if role.name != gone]), vectors_of, texts).chances
+    lead = abs(before[:, 0] - before[:, 1])
+    changed = before.argmax(axis=1) != after.argmax(axis=1)
+    assert (lead[changed] < three.thresholds.margin).all()
+
+
+def test_a_text_longer_than_any_message_is_decided(three, vectors_of) -> None:
+    text = "fix this python function " * 4000
+    assert chances(three, vectors_of, [text]).chances.argmax() == three.roles.index("coder")
