@@ -1,6 +1,6 @@
 """The application: doors, errors, limits, and the key where one is set."""
 
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from agentflow import __version__
@@ -13,7 +13,7 @@ from agentflow.wiring import Services
 def create(services: Services) -> ASGIApp:
     """The application over running services; whoever opened them closes them."""
     server = services.settings.server
-    app = FastAPI(
+    app = FastAPIOffline(
         title="agentflow",
         version=__version__,
         summary="One base model, many minds.",
