@@ -11,6 +11,7 @@ from agentflow.routing.evidence import Evidence, LeftOut
 ENOUGH = 10
 ALONE = 0.75
 CLEAR = 0.5
+STRANGERS = 0.06
 Wide = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -94,7 +95,7 @@ def scale_of(left_out: LeftOut, roles: Roles, spread: float) -> Scale:
     if left_out.alone:
         nearest = left_out.evidence.nearest.max(axis=1)
         centre, width = (float(nearest.mean()), float(nearest.std())) if roles.classes > 1 else (0.3, 0.0)
-        return Scale(label, 1.0, (0, 0, 1, 0), (0, 0, centre, 0), (1, 1, max(width, 0.05), 1))
+        return Scale(label, 0.7, (0, 0, 1, 0), (0, 0, centre, 0), (1, 1, max(width, 0.05), 1))
     scope = (1.0, 2.0 * max(0.0, 0.9 - spread), 0.3 + 1.3 * spread**4, 0.5 + 15 / (10 + freedom))
     known = left_out.take(np.isin(left_out.labels, roles.real)).evidence.take(roles.real)
     best = np.stack([part.max(axis=1) for part in known.parts]).astype(np.float64)
@@ -108,11 +109,11 @@ def thresholds_of(
     """Quantiles of the left-out examples.
 
     Where the roles are easily told apart fewer are asked about than `ask_rate`: never those whose best role
-    leads by CLEAR. With out-of-scope examples the scope threshold is the one that gets most right: in scope, accepted and
-    right; out of scope, rejected.
+    leads by CLEAR. With out-of-scope examples the scope threshold is the one that gets most right: in scope,
+    accepted and right; out of scope, rejected.
     """
     if left_out.alone or left_out.labels.size < ENOUGH:
-        return Thresholds(scope=_lenient(left_out, scale, roles), margin=0.0, sample=0)
+        return _guessed(left_out, scale, roles)
     chances = roles.chances(scale.labels(left_out.evidence))
     truth, said = roles.of_class[left_out.labels], chances.argmax(axis=1)
     score = scale.in_scope(left_out.evidence.take(roles.real))
@@ -125,11 +126,18 @@ def thresholds_of(
     return Thresholds(scope, margin, int(real.sum()))
 
 
-def _lenient(left_out: LeftOut, scale: Scale, roles: Roles) -> float:
-    """With almost no examples: about as near as roles are to each other, or as the worst."""
-    if left_out.alone:
-        return -ALONE
-    return float(scale.in_scope(left_out.evidence.take(roles.real)).min())
+def _guessed(left_out: LeftOut, scale: Scale, roles: Roles) -> Thresholds:
+    """With almost no examples: as near as the worst of them.
+
+    With one example per class: about as near as the classes are to each other. The fewer classes there are,
+    the less that says, and the more is let through: a description is seldom near the messages it means. A
+    cosine under STRANGERS is what unrelated sentences have.
+    """
+    if not left_out.alone:
+        return Thresholds(float(scale.in_scope(left_out.evidence.take(roles.real)).min()), 0.0, 0)
+    unsure, centre, width = min(1.0, 5 / roles.classes), scale.centre[2], scale.width[2]
+    limit = max(centre - ALONE * width - 0.25 * unsure, min(centre, STRANGERS))
+    return Thresholds((limit - centre) / width, 0.2 * unsure, 0)
 
 
 def _best_cut(score: Wide, right: Mask, wrong: Mask) -> float | None:

@@ -18,7 +18,7 @@ from agentflow.routing.space import Space, choose_space
 from agentflow.settings.routing import RouterSettings
 
 NOTHING = ""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, order=True)

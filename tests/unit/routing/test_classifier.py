@@ -115,6 +115,8 @@ def test_one_example_per_role_is_enough_to_start(fit_roles, vectors_of) -> None:
     scored = chances(classifier, vectors_of, ["a python function", "a picture to paint"])
     assert [classifier.roles[best] for best in scored.chances.argmax(axis=1)] == ["coder", "artist"]
     assert classifier.thresholds.sample == 0
+    assert (scored.scope >= classifier.thresholds.scope).all()
+    assert chances(classifier, vectors_of, ["12345"]).scope[0] < classifier.thresholds.scope
 
 
 def test_russian_roles_are_told_apart_by_letters_where_the_embedder_is_blind(fit_roles) -> None:
@@ -188,7 +190,9 @@ def test_closed_form_left_out_evidence_is_what_refitting_gives(roles, fit_roles,
 
 
 @pytest.mark.parametrize("gone", ["coder", "artist", "philosopher"])
-def test_fitting_again_without_a_role_changes_close_calls_only(gone, roles, three, fit_roles, vectors_of) -> None:
+def test_fitting_again_without_a_role_changes_close_calls_only(
+    gone, roles, three, fit_roles, vectors_of
+) -> None:
     texts = [example.text for example in three.examples if example.role != gone]
     kept = [place for place, role in enumerate(three.roles) if role != gone]
     before = chances(three, vectors_of, texts).chances[:, kept]
