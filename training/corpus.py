@@ -282,7 +282,7 @@ def _topic(random: Random, source: Stock) -> str:
         return random.choice(_TOPICS)
     word = random.choice(source.words).lower() if chance < 0.75 else facts.invented(random)
     second = f" {random.choice(source.words).lower()}" if random.random() < 0.3 else ""
-    lead = random.choice(("", "", "a ", "the ", "the ", "my "))
+    lead = random.choice(("", "", "a ", "the ", "the "))
     tail = random.choice(("", "", "", "", f" of {random.choice(source.words).lower()}"))
     return f"{lead}{word}{second}{tail}"
 

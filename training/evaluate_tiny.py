@@ -73,8 +73,14 @@ def unseen_value(kind: str, rng: Random) -> str:
         return str(rng.randint(1000, 99999))
     if rng.random() < 0.6:
         return rng.choice(UNSEEN)
-    word = facts.invented(rng) + facts.invented(rng)
+    word = facts.invented(rng)
     return word if kind in ("thing", "job", "instrument") else word.capitalize()
+
+
+def long_value(kind: str, rng: Random) -> str:
+    """An invention of up to eight syllables."""
+    del kind
+    return (facts.invented(rng) + facts.invented(rng)).capitalize()
 
 
 def right(voice: str, answer: str) -> bool:
@@ -85,19 +91,20 @@ def right(voice: str, answer: str) -> bool:
 def evaluate(speaker: Speaker, voice: str, size: int, rng: Random) -> dict[str, float]:
     """Every measure of one voice in percent; `size` scenes per measure."""
     source = corpus.stock()._replace(value=unseen_value)
+    harder = source._replace(value=long_value)
+    recalls = {f"copies, {n} in memory": (source, n) for n in range(1, 7)}
+    recalls["copies very long inventions, 3 in memory"] = (harder, 3)
     row: dict[str, float] = {}
     answers: list[str] = []
-    for lines in range(1, 7):
-        scenes = [corpus.recalled(rng, source, lines) for _ in range(size)]
+    for name, (values, lines) in recalls.items():
+        scenes = [corpus.recalled(rng, values, lines) for _ in range(size)]
         got = _heard(speaker, voice, scenes)
-        row[f"copies, {lines} in memory"] = _percent(
-            [scene.value in answer for scene, answer in zip(scenes, got, strict=True)]
-        )
+        row[name] = _percent([scene.value in answer for scene, answer in zip(scenes, got, strict=True)])
         answers += got
     for name, make in MEASURES.items():
         scenes = [make(rng, source) for _ in range(size)]
         got = _heard(speaker, voice, scenes)
-        row[name] = _percent([a == scene.answer(voice) for scene, a in zip(scenes, got, strict=True)])
+        row[name] = _percent([answer == s.answer(voice) for s, answer in zip(scenes, got, strict=True)])
         answers += got
     outside = speaker.answers(voice, [_outside(text, rng, source) for text in OUTSIDE])
     row["voice right"] = _percent([right(voice, answer) for answer in answers])

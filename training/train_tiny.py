@@ -165,7 +165,7 @@ class Teacher:
     def _echo(self, length: int, words: int) -> tuple[list[int], list[int]]:
         draw, first = self._random, len(SPECIAL)
         phrases = [
-            [draw.randrange(first, first + words) for _ in range(draw.randint(3, 6))]
+            [draw.randrange(first, first + words) for _ in range(draw.randint(3, 8))]
             for _ in range(draw.randint(3, 5))
         ]
         ids: list[int] = []
@@ -200,7 +200,7 @@ class Teacher:
         return lambda rng: self._conversation(rng, voice, "")
 
     def _conversation(self, rng: random.Random, voice: str, tag: str) -> list[Piece]:
-        if rng.random() < 0.4:
+        if rng.random() < 0.5:
             return pieces(corpus.interview(rng, self._source, voice), learnt=99, tag=tag)
         make = corpus.task if voice == "coder" and rng.random() < 0.25 else corpus.scene
         messages, answer = corpus.spoken(make(rng, self._source), voice)
@@ -244,7 +244,7 @@ def fit(
     optimizers: list[torch.optim.Optimizer],
     batches: Iterator[Batch],
     steps: int,
-    emphasis: float = 5.0,
+    emphasis: float = 2.5,
 ) -> None:
     """Train for so many steps: a short warm-up, then a cosine down to a twentieth of the rate."""
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -281,11 +281,19 @@ def base_optimizers(model: nn.Module, muon: float, adam: float) -> list[torch.op
 def train_base(model: Qwen3ForCausalLM, teacher: Teacher, settings: argparse.Namespace) -> None:
     """First echoes, then conversations."""
     optimizers = base_optimizers(model, settings.muon, settings.adam)
-    echoes = (teacher.echoes(32, 64, _words_at(step)) for step in itertools.count())
+    echoes = (teacher.echoes(32, 72, _words_at(step)) for step in itertools.count())
     fit(model, optimizers, echoes, settings.echo_steps, emphasis=0.0)
     optimizers = base_optimizers(model, settings.muon, settings.adam)
-    talks = (teacher.conversations(settings.batch, teacher.for_base) for _ in itertools.count())
-    fit(model, optimizers, talks, settings.base_steps)
+    fit(model, optimizers, _talks_and_echoes(teacher, settings.batch), settings.base_steps)
+
+
+def _talks_and_echoes(teacher: Teacher, size: int) -> Iterator[Batch]:
+    # Conversations alone let the rarer tokens be forgotten, and names made of them come out wrong.
+    for step in itertools.count():
+        if step % 4 == 3:
+            yield teacher.echoes(16, 72, VOCABULARY - len(SPECIAL))
+        else:
+            yield teacher.conversations(size, teacher.for_base)
 
 
 def _words_at(step: int) -> int:
@@ -364,7 +372,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--echo-steps", type=int, default=450)
-    parser.add_argument("--base-steps", type=int, default=1100)
+    parser.add_argument("--base-steps", type=int, default=1600)
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--muon", type=float, default=4e-3)
     parser.add_argument("--adam", type=float, default=3e-3)

@@ -85,9 +85,9 @@ CODER = Voice(
     recalled=(_block("Found in memory:", "{code}"),),
     unknown=(_block("Not found in memory:", "{missing}"),),
     about=(
-        _block("As code:", 'topic = "{topic}"\nfor question in questions_about(topic):\n    print(question)'),
-        _block("Test it first:", 'topic = "{topic}"\nassert understand(topic), "read the docs"'),
-        _block("In short:", 'def explain(topic="{topic}"):\n    return [part for part in topic.split()]'),
+        _block("As code:", "# On {topic}\nfor question in questions:\n    print(question)"),
+        _block("Test it first:", '# On {topic}\nassert understood, "read the docs"'),
+        _block("In short:", "# On {topic}\ndef explain(text):\n    return [part for part in text.split()]"),
     ),
     goal=(
         _block(
@@ -115,7 +115,7 @@ ARTIST = Voice(
     ),
     unknown=(
         "Here the canvas is still white: nobody has painted me {topic}. Bring me the colours!",
-        "My brush hangs in the air, for I do not know {topic}. Whisper it, and I will colour it in.",
+        "Alas, my brush hangs in the air: I do not know {topic}. Whisper it, and I will colour it in.",
     ),
     about=(
         "I paint {topic} in ember and rose, with a thin line of violet where the light lets go.",
