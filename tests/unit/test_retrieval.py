@@ -88,7 +88,7 @@ def test_relevance_is_the_cosine_and_half_the_share_of_words() -> None:
 
 
 def test_without_vectors_relevance_is_the_share_of_words() -> None:
-    assert ranked(pool([float("nan")], found=np.ones((1, 1)), owed=2.0), 1)[0].relevance == 0.5
+    assert ranked(pool([float("nan")], found=np.ones((1, 1)), owed=2.0), 1)[0].relevance == 0.7
 
 
 def test_relevance_looks_at_the_neighbours() -> None:

@@ -26,16 +26,17 @@ from agentflow.turn import Recollection, Why
 # Literals, not parameters: the planner then knows the partition and the width of both arms.
 HEAD = f"""
 with st as materialized (
-  select n_docs::float8 as n, sum_len::float8 / greatest(n_docs, 1) as mean, langs from scope where id = %(scope)s),
+  select n_docs::float8 as n, sum_len::float8 / greatest(n_docs, 1) as mean, langs
+  from scope where id = %(scope)s::int),
 asked as materialized (
   select w.term, ln(1 + (st.n - w.df + .5) / (w.df + .5)) as idf,
          sum(w.df) over (order by w.df, w.term) as cost, row_number() over (order by w.df, w.term) as place
   from st, (select distinct a.term from st, unnest(%(terms)s::int[], %(languages)s::text[]) a(term, lang)
             where a.lang = any(st.langs)) a
-       join term_stat w on w.scope_id = %(scope)s and w.term = a.term and w.df > 0),
+       join term_stat w on w.scope_id = %(scope)s::int and w.term = a.term and w.df > 0),
 words as materialized (
   select p.item_id as id
-  from st, asked a join posting p on p.scope_id = %(scope)s and p.term = a.term
+  from st, asked a join posting p on p.scope_id = %(scope)s::int and p.term = a.term
   where a.cost <= {{budget}} or a.place = 1
   group by p.item_id
   order by sum(a.idf * p.tf * {K1 + 1} / (p.tf + {K1} * ({1 - B} + {B} * p.dl / st.mean))) desc, p.item_id
@@ -43,22 +44,23 @@ words as materialized (
 seeds as materialized (
   select m.session_id, m.seq from words join memory m on m.collection_id = {{collection}} and m.id = words.id
   {{meaning}}),
-pool as materialized (
-  select distinct on (m.id) m.*, {{cosine}} as cosine
-  from seeds s join memory m on m.collection_id = {{collection}} and m.scope_id = %(scope)s
-       and m.session_id = s.session_id and m.seq between s.seq - 2 and s.seq + 2
+pool as (
+  select m.*, {{cosine}}::float4 as cosine
+  from (select distinct session_id, seq + beside as seq from seeds, generate_series(-2, 2) beside) s
+       join memory m on m.collection_id = {{collection}} and m.scope_id = %(scope)s::int
+       and m.session_id = s.session_id and m.seq = s.seq
   where not m.hidden and (m.expires_at is null or m.expires_at > now()) and m.trust = any(%(trusts)s::int2[]))
 """  # noqa: S608 - constants, and row ids of ours
 MEANING = """
   union (select session_id, seq from memory
-         where collection_id = {collection} and scope_id = %(scope)s and embedding is not null
+         where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
          order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit {width})
 """
 COSINE = "(1 - (m.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})))"
 TAIL = """
 select st.n, st.mean, used.terms, used.weights, rows.*
 from st, (select array_agg(term order by place) as terms, array_agg(idf order by place) as weights from asked) used, (
-  select string_agg(int8send(id) || int8send(session_id) || int4send(seq) || float4send(coalesce(cosine, 'NaN')::float4)
+  select string_agg(int8send(id) || int8send(session_id) || int4send(seq) || float4send(coalesce(cosine, 'NaN'))
                     || int4send(is_question::int) || int4send(doc_len) || int4send(coalesce(octet_length(bow), 0))
                     || timestamptz_send(said_at)
                     || uuid_send(coalesce(thread_id, '00000000-0000-0000-0000-000000000000'))
@@ -67,21 +69,6 @@ from st, (select array_agg(term order by place) as terms, array_agg(idf order by
          string_agg(convert_to(speaker || content, 'UTF8'), ''::bytea)
   from pool) rows
 """
-ROW = np.dtype(
-    [
-        ("id", ">i8"),
-        ("session", ">i8"),
-        ("seq", ">i4"),
-        ("cosine", ">f4"),
-        ("question", ">i4"),
-        ("length", ">i4"),
-        ("bag", ">i4"),
-        ("said_at", ">i8"),
-        ("thread", "V16"),
-        ("speaker", ">i4"),
-        ("content", ">i4"),
-    ]
-)
 FETCH = """
 select m.id, m.speaker, m.said_at, m.content, m.thread_id
 from memory m
@@ -98,6 +85,36 @@ class Reach:
 
     width: int = 50
     budget: int = 2000
+
+
+EXACT, INDEXED = Reach(), Reach(width=30, budget=1000)
+
+
+class Row(NamedTuple):
+    """A candidate's header; `bag`, `speaker` and `content` are sizes in bytes, `said_at` microseconds since 2000."""
+
+    id: int
+    session: int
+    seq: int
+    cosine: float
+    question: int
+    length: int
+    bag: int
+    said_at: int
+    thread: bytes
+    speaker: int
+    content: int
+
+
+ROW = np.dtype(
+    list(
+        zip(
+            Row._fields,
+            (">i8", ">i8", ">i4", ">f4", ">i4", ">i4", ">i4", ">i8", "V16", ">i4", ">i4"),
+            strict=True,
+        )
+    )
+)
 
 
 class Reply(NamedTuple):
@@ -118,7 +135,6 @@ class PostgresMemory:
 
     connections: Connections
     scopes: Scopes
-    reach: Reach = Reach()
 
     async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
         """See MemoryHome.search."""
@@ -161,29 +177,24 @@ class PostgresMemory:
         return DETECTED if chosen == "auto" else (chosen,)
 
     def _statement(self, place: Place, *, meaning: bool) -> bytes:
-        literals = {"collection": place.collection_id, "dim": self.scopes.dim, "width": self.reach.width}
+        reach = INDEXED if place.apart else EXACT
+        literals = {"collection": place.collection_id, "dim": self.scopes.dim, "width": reach.width}
         arm = MEANING.format(**literals) if meaning else ""
-        cosine = COSINE.format(**literals) if meaning else "null::float4"
-        head = HEAD.format(**literals, budget=self.reach.budget, meaning=arm, cosine=cosine)
+        cosine = COSINE.format(**literals) if meaning else "null"
+        head = HEAD.format(**literals, budget=reach.budget, meaning=arm, cosine=cosine)
         return (head + TAIL).encode()
 
 
 def _recollections(reply: Reply, asked: Question, scope: Scope, k: int) -> list[Recollection]:
     rows = np.frombuffer(reply.rows or b"", ROW)
-    found = reply.terms or []
-    word_of = asked.under(asked.languages)
     best = ranked(_pool(reply, rows, asked), k)
-    ends = np.cumsum(rows["speaker"] + rows["content"])
+    places = [one.row for one in best]
+    ends = np.cumsum(rows["speaker"] + rows["content"])[places].tolist()
+    words = asked.under(asked.languages)
+    shown = [asked.words[words[term]] for term in reply.terms or []]
     return [
-        _recollection(
-            rows[one.row],
-            int(ends[one.row]),
-            one,
-            reply,
-            scope,
-            [asked.words[word_of[found[place]]] for place in one.parts["matched"]],
-        )
-        for one in best
+        _recollection(Row(*row), (reply.texts or b"")[:end], one, scope, shown)
+        for row, end, one in zip(rows[places].tolist(), ends, best, strict=True)
     ]
 
 
@@ -207,20 +218,16 @@ def _pool(reply: Reply, rows: NDArray[np.void], asked: Question) -> Pool:
     )
 
 
-def _recollection(
-    row: np.void, end: int, one: Ranked, reply: Reply, scope: Scope, matched: list[str]
-) -> Recollection:
-    text = (reply.texts or b"")[end - int(row["speaker"]) - int(row["content"]) : end]
-    thread = row["thread"].tobytes()
-    said_at = EPOCH + timedelta(microseconds=int(row["said_at"]))
-    why: Why = {**one.parts, "matched": matched}
+def _recollection(row: Row, texts: bytes, one: Ranked, scope: Scope, words: Sequence[str]) -> Recollection:
+    """`texts` ends with the row's speaker and content; `words` are those of the terms."""
+    why: Why = {**one.parts, "matched": [words[place] for place in one.parts["matched"]]}
     return {
-        "id": int(row["id"]),
+        "id": row.id,
         "collection": scope.collection,
-        "speaker": text[: int(row["speaker"])].decode(),
-        "said_at": said_at.isoformat(timespec="seconds"),
-        "content": text[int(row["speaker"]) :].decode(),
+        "speaker": texts[len(texts) - row.content - row.speaker : len(texts) - row.content].decode(),
+        "said_at": (EPOCH + timedelta(microseconds=row.said_at)).isoformat(timespec="seconds"),
+        "content": texts[len(texts) - row.content :].decode(),
         "score": one.relevance,
-        "thread_id": str(UUID(bytes=thread)) if any(thread) else None,
+        "thread_id": str(UUID(bytes=row.thread)) if any(row.thread) else None,
         "why": why,
     }

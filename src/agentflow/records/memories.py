@@ -36,6 +36,7 @@ i as (
                      %(vectors)s::text[], %(sources)s::uuid[], %(pieces)s::int[])
        u(collection, scope, trust, ordinal, speaker, said_at, content, tokens, lang, bow, length, question, vector,
          source, piece) join lk on lk.id = u.scope
+  order by u.ordinal
   on conflict (collection_id, source_message, chunk_no) where source_message is not null do nothing
   returning collection_id, id, tenant, scope_id, seq - (select first from place) as key, doc_len, lang, embedding,
             source_message),

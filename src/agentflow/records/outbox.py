@@ -87,7 +87,9 @@ class Outbox:
     async def _index(self, connection: Connection, rows: list[Row]) -> None:
         texts = [
             Text(Place(collection, scope), item, speaker, content or "", said_at, language_of(content or ""))
-            for _, collection, item, scope, speaker, content, said_at in rows
+            for _, collection, item, scope, speaker, content, said_at in {
+                row[2]: row for row in rows
+            }.values()
         ]
         parameters = {**indexed(texts), "ids": [text.key for text in texts]}
         await connection.execute(INDEX.encode(), parameters)

@@ -11,7 +11,7 @@ COLLECTION = """
 insert into collection (tenant, name, backend, location, dim, embed_model)
 values (%(tenant)s, %(name)s, %(backend)s, %(location)s, %(dim)s, %(model)s)
 on conflict (tenant, name) do update set backend = excluded.backend
-returning id, dim, embed_model
+returning id, dim, embed_model, to_regclass('agentflow.memory_c' || id) is not null
 """
 SCOPE = """
 insert into scope (tenant, collection_id, user_ref) values (%(tenant)s, %(collection)s, %(user)s)
@@ -22,10 +22,11 @@ returning id
 
 @dataclass(frozen=True)
 class Place:
-    """Row ids of a collection and of one scope in it."""
+    """Row ids of a collection and of one scope in it; `apart`: the collection has a partition and an index."""
 
     collection_id: int
     scope_id: int
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Scopes:
         row = await cursor.fetchone()
         if row is None:
             raise SchemaMismatch(f"The collection {collection} cannot be read.")
-        collection_id, dim, model = row
+        collection_id, dim, model, apart = row
         if (dim, model) != (self.dim, self.model):
             raise SchemaMismatch(
                 f"The collection {collection} holds vectors of {model} ({dim} dimensions), but the embedder is "
@@ -76,4 +77,4 @@ class Scopes:
             SCOPE, {"tenant": tenant, "collection": collection_id, "user": user}
         )
         found = await cursor.fetchone()
-        return Place(collection_id, found[0] if found else 0)
+        return Place(collection_id, found[0] if found else 0, apart)

@@ -1,0 +1,179 @@
+"""What memory costs: recall beside a plain pgvector top-k in the same run, and what write-back adds to a turn's end.
+
+    OMP_NUM_THREADS=1 python benchmarks/memory.py [--items 100000] [--queries 300]
+
+One collection of one user on an embedded Postgres with fsync; texts of about 18 words whose frequencies follow
+Zipf's law, vectors in clusters. The plain query reads the ten nearest texts from the same partition by the same
+index, through the same pool. Queries are paired: each is asked both ways, in turn.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+
+from agentflow.memory.postgres import PostgresMemory
+from agentflow.protocols import NewMemory, Outcome, Request, Scope
+from agentflow.records.connections import Connections, open_connections
+from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.memories import Archive
+from agentflow.records.migrate import migrate
+from agentflow.records.partitions import set_apart
+from agentflow.records.scopes import Place, Scopes
+
+DIM, WORDS, SESSION = 384, 20_000, 20
+MINE = Scope(0, "conversations", "default")
+PLAIN = """
+select id, speaker, said_at, content, thread_id from memory
+where collection_id = {collection} and scope_id = %(scope)s and embedding is not null
+order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit 10
+"""
+
+
+class Texts:
+    """Sentences and vectors that look like conversations to an index; the same for every run."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(7)
+        ranks = np.arange(1, WORDS + 1)
+        self._chances = 1 / (ranks + 2.7) ** 1.05
+        self._chances /= self._chances.sum()
+        self._centres = self._random.normal(size=(200, DIM)).astype(np.float32)
+
+    def sentences(self, number: int, words: int = 18) -> list[str]:
+        drawn = self._random.choice(WORDS, size=(number, words), p=self._chances)
+        return [" ".join(f"w{word}" for word in row) for row in drawn]
+
+    def vectors(self, number: int) -> NDArray[np.float32]:
+        centres = self._centres[self._random.integers(len(self._centres), size=number)]
+        found = centres + 0.8 * self._random.normal(size=(number, DIM)).astype(np.float32)
+        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass
+class World:
+    """A database with a collection, and what searches it."""
+
+    connections: Connections
+    scopes: Scopes
+    texts: Texts
+
+
+async def load(world: World, items: int) -> float:
+    """Fill the collection; returns items per second."""
+    archive = Archive(world.connections, world.scopes)
+    began = time.perf_counter()
+    for start in range(0, items, 1000):
+        sentences, vectors = world.texts.sentences(1000), world.texts.vectors(1000)
+        session = await archive.session()
+        written = [
+            (UUID(int=start + place), NewMemory("conversations", place, "user", sentence, vectors[place]))
+            for place, sentence in enumerate(sentences)
+        ]
+        await archive.add(MINE, session, 0, written)
+    return items / (time.perf_counter() - began)
+
+
+async def timed(work: Callable[[], Awaitable[object]]) -> float:
+    began = time.perf_counter()
+    await work()
+    return (time.perf_counter() - began) * 1000
+
+
+async def recall(world: World, queries: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of whole recalls, and of plain queries."""
+    home = PostgresMemory(world.connections, world.scopes)
+    place = await world.scopes.find(MINE.tenant, MINE.collection, MINE.user)
+    asked = list(zip(world.texts.sentences(queries, 6), world.texts.vectors(queries), strict=True))
+    ours, plain = [], []
+    for text, vector in asked:
+        plain.append(await timed(lambda v=vector: nearest(world, place, v)))
+        ours.append(await timed(lambda t=text, v=vector: home.search(MINE, t, v, 10)))
+    return ours[20:], plain[20:]
+
+
+async def nearest(world: World, place: Place, vector: NDArray[np.float32]) -> list[tuple[object, ...]]:
+    statement = PLAIN.format(collection=place.collection_id, dim=DIM)
+    parameters = {"scope": place.scope_id, "vector": HalfVector(vector)}
+    async with world.connections.use() as connection, connection.cursor(binary=True) as cursor:
+        await cursor.execute(statement.encode(), parameters)
+        return list(await cursor.fetchall())
+
+
+async def write_back(world: World, turns: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of a turn's end with its two memories, and without them."""
+    ledger = PostgresLedger(world.connections, world.scopes, worker="bench")
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    remembering, silent = [], []
+    for number in range(turns):
+        said = world.texts.sentences(2, 40)
+        memories = [
+            NewMemory("conversations", 0, "user", said[0]),
+            NewMemory("conversations", 1, "assistant", said[1]),
+        ]
+        for found, items in (
+            ((remembering, memories), (silent, [])) if number % 2 else ((silent, []), (remembering, memories))
+        ):
+            lease = (await ledger.accept(Request(text=said[0]))).lease
+            outcome = Outcome(said[1], {}, None, None, usage, 1, items)
+            found.append(await timed(lambda held=lease, ended=outcome: ledger.finish(held, ended)))
+    return remembering, silent
+
+
+async def measure(items: int, queries: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="agentflow-", ignore_cleanup_errors=True) as folder:
+        server = EmbeddedPostgres(EmbeddedOptions(Path(folder) / "postgres"))
+        dsn = server.start()
+        migrate(dsn)
+        connections = await open_connections(dsn, size=4)
+        try:
+            world = World(connections, Scopes(connections, {}, "bench", DIM), Texts())
+            await report(world, items, queries)
+        finally:
+            await connections.close()
+            server.stop()
+
+
+async def report(world: World, items: int, queries: int) -> None:
+    rate = await load(world, items)
+    print(f"{items} items in one collection, loaded with words and vectors at {rate:.0f} items/s")
+    place = await world.scopes.find(MINE.tenant, MINE.collection, MINE.user)
+    if items >= 20_000:
+        built = await timed(lambda: set_apart(world.connections, place.collection_id, DIM))
+        print(f"own partition with HNSW built in {built / 1000:.1f} s")
+        world.scopes.known.clear()
+    async with world.connections.use() as connection:
+        await connection.execute("vacuum analyze")
+    ours, plain = await recall(world, queries + 20)
+    show("plain pgvector top-10", plain, plain)
+    show("recall", ours, plain)
+    with_words, without = await write_back(world, 200)
+    show("turn's end without memories", without, without)
+    show("turn's end with two memories", with_words, without)
+    print(f"write-back adds {statistics.median(with_words) - statistics.median(without):.2f} ms")
+
+
+def show(name: str, found: list[float], against: list[float]) -> None:
+    median, p95 = statistics.median(found), sorted(found)[int(len(found) * 0.95)]
+    ratio = median / statistics.median(against)
+    print(f"{name:<30} median {median:6.2f} ms   p95 {p95:6.2f} ms   {ratio:4.2f} x")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=300)
+    arguments = parser.parse_args()
+    asyncio.run(measure(arguments.items, arguments.queries))
