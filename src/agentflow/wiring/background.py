@@ -1,0 +1,116 @@
+"""What goes on beside turns: recovery, vectors owed, idle adapters, a changed file."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+import structlog
+
+from agentflow import graph as graphs
+from agentflow.errors import AgentflowError
+from agentflow.settings import Settings, load
+from agentflow.wiring import choices
+from agentflow.wiring.place import Place, Progress, silent
+from agentflow.wiring.roles import role_examples
+from agentflow.wiring.services import Services, assembled
+
+log = structlog.get_logger(__name__)
+GATHER = 0.25
+"""Seconds between being woken and working: turns come first, and several owe more than one."""
+
+
+@asynccontextmanager
+async def running(place: Place, *, progress: Progress = silent) -> AsyncIterator[Services]:
+    """Everything started, with its background work; what a killed process left is recovered.
+
+    Raises DatabaseDown, DataFolderBusy, SchemaMismatch, EmbedderError, ConfigError or StartError.
+    """
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(assembled(place, progress=progress))
+        await _in_background(stack, services, place)
+        services.keeper.warm_at_start()
+        yield services
+
+
+async def _in_background(stack: AsyncExitStack, services: Services, place: Place) -> None:
+    """The janitor, the relay, the sweep and the reader of the file; turns end before these do."""
+    loops = [
+        asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
+        asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
+        asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),
+        asyncio.create_task(_again(Rereading(services, place).look, every=1.0), name="file"),
+    ]
+
+    async def stop() -> None:
+        await services.worker.close(grace=20.0)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+async def _again(
+    work: Callable[[], Awaitable[object]], *, every: float, wake: asyncio.Event | None = None
+) -> None:
+    """Run `work` for ever, at once when woken; an error is logged and the next round comes."""
+    while True:
+        try:
+            await work()
+        except AgentflowError as error:
+            log.warning("background work will be tried again", reason=error.message)
+        except Exception:
+            log.exception("background work broke")
+        if wake is None:
+            await asyncio.sleep(every)
+            continue
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wake.wait(), every)
+        wake.clear()
+        await asyncio.sleep(GATHER)
+
+
+class Rereading:
+    """Takes changed roles and router settings from the file while turns go on; the rest needs a new start.
+
+    A file with mistakes changes nothing. Turns under way end with the roles they began with.
+    """
+
+    def __init__(self, services: Services, place: Place) -> None:
+        self._services = services
+        self._place = place
+        self._seen = self._stamp()
+
+    async def look(self) -> None:
+        """Read the file again if it has changed. Raises ConfigError, EmbedderError."""
+        stamp = self._stamp()
+        if self._place.file is None or stamp in (None, self._seen):
+            return
+        self._seen = stamp
+        settings = await asyncio.to_thread(load, self._place.file, self._place.environment)
+        await self._take(settings)
+
+    async def _take(self, settings: Settings) -> None:
+        services = self._services
+        kept = services.settings.model_copy(update={"roles": settings.roles, "router": settings.router})
+        if kept == services.settings:
+            return
+        place = replace(self._place, settings=kept)
+        found = await choices.adapters(place, silent)
+        roles = [role_examples(name, role) for name, role in kept.roles.items()]
+        await services.classifier.replace(roles, kept.router)
+        services.settings = kept
+        services.roster = services.keeper.roster = found
+        services.needs = replace(services.needs, roles=roles, settings=kept)
+        services.graph = services.worker.graph = graphs.build(services.needs)
+        log.info("roles read again", roles=list(kept.roles))
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """When the file was written, and its size; None while an editor is replacing it."""
+        try:
+            state = None if self._place.file is None else self._place.file.stat()
+        except FileNotFoundError:
+            return None
+        return None if state is None else (state.st_mtime_ns, state.st_size)

@@ -1,0 +1,194 @@
+"""Settings to running services; the composition root."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import uuid_utils
+
+from agentflow import graph as graphs
+from agentflow.memory.postgres import PostgresMemory
+from agentflow.protocols import Embedder, Engine
+from agentflow.records import migrate
+from agentflow.records.checkpoints import TurnSaver
+from agentflow.records.connections import Connections, open_connections
+from agentflow.records.feedback import Feedback
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.outbox import Outbox
+from agentflow.records.scopes import Scopes
+from agentflow.records.threads import Threads
+from agentflow.residency.keeper import AdapterKeeper
+from agentflow.residency.roster import Roster
+from agentflow.routing.intents import Intents
+from agentflow.routing.roles import Lesson
+from agentflow.runs.worker import Worker
+from agentflow.settings import Settings
+from agentflow.wiring import choices
+from agentflow.wiring.place import Place, Progress, silent
+from agentflow.wiring.roles import role_examples
+
+
+@dataclass
+class Services:
+    """Everything a door needs, running. `needs` is what the graph was built from."""
+
+    settings: Settings
+    needs: graphs.Needs
+    classifier: Intents
+    feedback: Feedback
+    threads: Threads
+    connections: Connections
+    ledger: PostgresLedger
+    embedder: Embedder
+    engine: Engine
+    keeper: AdapterKeeper
+    roster: Roster
+    graph: graphs.Graph
+    worker: Worker
+    outbox: Outbox
+    owed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def assembled(place: Place, *, progress: Progress = silent) -> AsyncIterator[Services]:
+    """Start everything, recover what a killed process left, and stop in the reverse order.
+
+    Raises DatabaseDown, DataFolderBusy, SchemaMismatch, EmbedderError, ConfigError or StartError.
+    """
+    settings = place.settings
+    async with AsyncExitStack() as stack:
+        embedder = choices.embedder(place, progress)
+        stack.push_async_callback(embedder.close)
+        dsn, adapters = await _prepared(place, stack, embedder, progress)
+        await asyncio.to_thread(migrate.migrate, dsn)
+        connections = await open_connections(dsn, size=settings.postgres.pool_size)
+        stack.push_async_callback(connections.close)
+        services = await _services(place, stack, connections, embedder, adapters, progress)
+        if settings.postgres.url is None:
+            await services.ledger.release_all()
+        yield services
+
+
+@asynccontextmanager
+async def routing_only(
+    place: Place, lessons: Sequence[Lesson] = (), *, progress: Progress = silent
+) -> AsyncIterator[Intents]:
+    """The classifier as turns have it, without database and engine. Raises ConfigError and EmbedderError."""
+    roles = [role_examples(name, role) for name, role in place.settings.roles.items()]
+    embedder = choices.embedder(place, progress)
+    try:
+        await choices.opened(embedder)
+        intents = Intents(embedder, roles, place.settings.router, place.environment.cache, lessons)
+        await intents.open()
+        yield intents
+    finally:
+        await embedder.close()
+
+
+async def _prepared(
+    place: Place, stack: AsyncExitStack, embedder: Embedder, progress: Progress
+) -> tuple[str, Roster]:
+    """Database, embedder and adapter files at once; all have ended before the first error is raised."""
+    database = asyncio.create_task(choices.database(place, stack, progress))
+    adapters = asyncio.create_task(choices.adapters(place, progress))
+    opened = asyncio.create_task(choices.opened(embedder))
+    await asyncio.gather(database, adapters, opened, return_exceptions=True)
+    opened.result()
+    return database.result(), adapters.result()
+
+
+async def _services(
+    place: Place,
+    stack: AsyncExitStack,
+    connections: Connections,
+    embedder: Embedder,
+    adapters: Roster,
+    progress: Progress,
+) -> Services:
+    settings = place.settings
+    feedback = Feedback(connections)
+    classifier = await _classifier(place, stack, embedder, await feedback.lessons())
+    engine = choices.engine(place, stack, progress)
+    stack.push_async_callback(engine.close)
+    keeper = AdapterKeeper(engine, adapters, settings.model.slots)
+    stack.push_async_callback(keeper.close)
+    scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
+    ledger = PostgresLedger(connections, scopes, worker=_worker_name(), pause=settings.memory.session_pause)
+    needs = graphs.Needs(
+        ledger=ledger,
+        classifier=classifier,
+        embedder=embedder,
+        home=PostgresMemory(connections, scopes),
+        engine=engine,
+        keeper=keeper,
+        roles=[role_examples(name, role) for name, role in settings.roles.items()],
+        settings=settings,
+        fault=_fault(place),
+    )
+    graph, owed = graphs.build(needs), asyncio.Event()
+    return Services(
+        settings=settings,
+        needs=needs,
+        classifier=classifier,
+        feedback=feedback,
+        threads=Threads(connections),
+        connections=connections,
+        ledger=ledger,
+        embedder=embedder,
+        engine=engine,
+        keeper=keeper,
+        roster=adapters,
+        graph=graph,
+        worker=_worker(needs, graph, ledger, connections, owed),
+        outbox=Outbox(connections, embedder),
+        owed=owed,
+    )
+
+
+async def _classifier(
+    place: Place, stack: AsyncExitStack, embedder: Embedder, lessons: Sequence[Lesson]
+) -> Intents:
+    settings = place.settings
+    roles = [role_examples(name, role) for name, role in settings.roles.items()]
+    classifier = Intents(embedder, roles, settings.router, place.environment.cache, lessons)
+    stack.push_async_callback(classifier.close)
+    await classifier.open()
+    return classifier
+
+
+def _worker(
+    needs: graphs.Needs,
+    graph: graphs.Graph,
+    ledger: PostgresLedger,
+    connections: Connections,
+    owed: asyncio.Event,
+) -> Worker:
+    return Worker(
+        ledger=ledger,
+        graph=graph,
+        saver=lambda: TurnSaver(connections),
+        turn_seconds=needs.settings.server.turn_seconds,
+        renewal=ledger.lease / 3,
+        remembered=owed.set,
+        fault=needs.fault,
+    )
+
+
+def _fault(place: Place) -> Callable[[str], None]:
+    point = place.environment.fault
+    return partial(_die_at, point) if point else graphs.no_fault
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid_utils.uuid7()}"
+
+
+def _die_at(point: str, reached: str) -> None:
+    """Crash tests: SIGKILL at the named point."""
+    if point == reached:
+        os.kill(os.getpid(), signal.SIGKILL)
