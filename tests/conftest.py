@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from threadpoolctl import threadpool_limits
 
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
 from agentflow.records.migrate import migrate
-
 
 LOCAL = ("torch", "transformers", "peft")
 
@@ -24,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if missing and item.get_closest_marker("local"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """As in the product: on a busy machine several threads make small matrices many times slower."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(autouse=True)

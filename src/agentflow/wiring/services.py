@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import uuid_utils
+from threadpoolctl import threadpool_limits
 
 from agentflow import graph as graphs
 from agentflow.memory.postgres import PostgresMemory
@@ -62,6 +63,7 @@ async def assembled(place: Place, *, progress: Progress = silent) -> AsyncIterat
     """
     settings = place.settings
     async with AsyncExitStack() as stack:
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
         embedder = choices.embedder(place, progress)
         stack.push_async_callback(embedder.close)
         dsn, adapters = await _prepared(place, stack, embedder, progress)
@@ -80,14 +82,14 @@ async def routing_only(
 ) -> AsyncIterator[Intents]:
     """The classifier as turns have it, without database and engine. Raises ConfigError and EmbedderError."""
     roles = [role_examples(name, role) for name, role in place.settings.roles.items()]
-    embedder = choices.embedder(place, progress)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
+        embedder = choices.embedder(place, progress)
+        stack.push_async_callback(embedder.close)
         await choices.opened(embedder)
         intents = Intents(embedder, roles, place.settings.router, place.environment.cache, lessons)
         await intents.open()
         yield intents
-    finally:
-        await embedder.close()
 
 
 async def _prepared(
