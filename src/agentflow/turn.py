@@ -14,11 +14,13 @@ Json = dict[str, Any]
 
 
 class Why(TypedDict):
-    """Why a memory was recalled: what the words (`bm25`, for the `matched` ones) and the meaning (`cosine`, None
-    without a vector) gave, and what being a question, neighbours and session added to their `fused` score.
+    """Why a memory was recalled: what the words (`bm25`, for the `matched` ones), words near them in meaning
+    (`related`) and the whole meaning (`cosine`, None without a vector) gave, and what being a question, neighbours
+    and session added to their `fused` score.
     """
 
     bm25: float
+    related: float
     cosine: float | None
     fused: float
     question: float

@@ -267,7 +267,7 @@ async def test_a_place_is_explained(world: tuple[Ledger, MemoryHome]) -> None:
     assert why.pop("bm25") > 0
     assert why.pop("cosine") == pytest.approx(0.6, abs=0.001)
     assert sorted(why.pop("matched")) == ["dog", "rex"]
-    assert why == {"question": -0.3, "neighbours": 0.0, "session": -0.09, "fused": -0.39}
+    assert why == {"related": 0.0, "question": -0.3, "neighbours": 0.0, "session": -0.09, "fused": -0.39}
 
 
 async def test_a_scope_without_memories_has_none(world: tuple[Ledger, MemoryHome]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.retrieval.bm25 import contributions, counts, idf
-from agentflow.retrieval.fusion import Pool, Weights, ranked
+from agentflow.retrieval.fusion import Pool, Related, Weights, ranked
 from agentflow.retrieval.terms import bag, term
 
 TEXTS = ("the red dog", "a dog and a dog", "quiet", "")
@@ -71,6 +71,25 @@ def test_a_question_comes_after_an_answer_that_is_as_good() -> None:
 
 def test_a_neighbour_of_the_best_gains_from_it() -> None:
     assert order(pool([0.9, 0.1, 0.1], positions=np.array([10, 20, 11]))) == [0, 2, 1]
+
+
+def test_an_answer_gains_most_from_its_question() -> None:
+    rows = pool(
+        [0.9, 0.9, 0.1, 0.1], positions=np.array([10, 20, 21, 11]), questions=np.array([True, False] * 2)
+    )
+    gained = {one.row: one.parts["neighbours"] for one in ranked(rows, 9, Weights(question=0, session=0))}
+    assert gained == {0: -0.26, 1: -0.26, 2: 0.26, 3: 0.585}
+
+
+def test_words_near_in_meaning_count_less_and_once_per_word() -> None:
+    near = Related(
+        found=np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+        weights=np.ones(3),
+        nearness=np.array([0.5, 1.0, 0.5]),
+        origins=np.array([0, 0, 1]),
+    )
+    found = ranked(pool([float("nan")] * 2, related=near), 2)
+    assert [(one.row, one.parts["related"]) for one in found] == [(0, 0.5), (1, 0.25)]
 
 
 def test_a_session_gains_from_its_best() -> None:

@@ -1,8 +1,8 @@
 """One order out of words and meaning.
 
 Both scores become z-scores over the pool of candidates and are added: magnitudes carry the evidence that
-reciprocal ranks throw away. Then a text gains from its neighbours in the conversation, and from the best
-text of its session. Relevance is another matter: z-scores are relative to the pool, so whether anything
+reciprocal ranks throw away. Then a text gains from its neighbours in the conversation, most of all an answer
+from its question, and from the best text of its session. Relevance is another matter: z-scores are relative to the pool, so whether anything
 is worth showing is judged on cosines and on the share of the question's words that were found.
 """
 
@@ -30,6 +30,8 @@ class Weights:
     cosine: float = 1.3
     question: float = 0.3
     session: float = 0.3
+    answer: float = 0.25
+    related: float = 0.5
     coverage: float = 0.5
     unseen: float = 0.2
 
@@ -53,12 +55,26 @@ class Pool:
     weights: Floats
     mean_length: float
     owed: float
+    related: "Related | None" = None
+
+
+@dataclass(frozen=True)
+class Related:
+    """Words that mean nearly the same as the question's: `found` and `weights` (idf) as in a Pool, for each how
+    near it is (`nearness`, 0 to 1) to the question's term numbered `origins`.
+    """
+
+    found: Floats
+    weights: Floats
+    nearness: Floats
+    origins: Integers
 
 
 class Parts(TypedDict):
     """Why a text has its place: the scores, and what was added to them."""
 
     bm25: float
+    related: float
     cosine: float | None
     fused: float
     question: float
@@ -83,14 +99,15 @@ def ranked(pool: Pool, k: int, weights: Weights | None = None) -> list[Ranked]:
         return []
     bm25 = contributions(pool.found, pool.lengths, pool.weights, pool.mean_length).sum(axis=1)
     penalty = -chosen.question * pool.questions
-    own = _z(bm25) + chosen.cosine * _z_known(pool.cosines) + penalty
-    around = _around(pool.sessions, pool.positions)
+    hinted = chosen.related * _related(pool)
+    own = _z(bm25 + hinted) + chosen.cosine * _z_known(pool.cosines) + penalty
+    around = _around(pool, chosen)
     gained = around.sums(own)
     bonus = chosen.session * _best_of_session(pool.sessions, own + gained)
     fused = own + gained + bonus
     best = np.lexsort((pool.ids, -fused))[:k]
     relevance = _relevance(pool, around, chosen)
-    columns = (relevance, bm25, pool.cosines, fused, penalty, gained, bonus)
+    columns = (relevance, bm25, hinted, pool.cosines, fused, penalty, gained, bonus)
     return [
         _explained(row, pool.found[row], column)
         for row, *column in zip(best, *(one[best] for one in columns), strict=True)
@@ -98,9 +115,10 @@ def ranked(pool: Pool, k: int, weights: Weights | None = None) -> list[Ranked]:
 
 
 def _explained(row: np.int64, found: Floats, columns: list[np.float64]) -> Ranked:
-    relevance, bm25, cosine, fused, penalty, gained, bonus = map(float, columns)
+    relevance, bm25, related, cosine, fused, penalty, gained, bonus = map(float, columns)
     parts: Parts = {
         "bm25": round(bm25, 3),
+        "related": round(related, 3),
         "cosine": None if isnan(cosine) else round(cosine, 4),
         "fused": round(fused, 3),
         "question": round(penalty, 3),
@@ -146,8 +164,8 @@ class _Around:
         return found
 
 
-def _around(sessions: Integers, positions: Integers) -> _Around:
-    keys = sessions * _STRIDE + positions
+def _around(pool: Pool, weights: Weights) -> _Around:
+    keys = pool.sessions * _STRIDE + pool.positions
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     here: list[Integers] = []
@@ -157,11 +175,24 @@ def _around(sessions: Integers, positions: Integers) -> _Around:
         after = np.searchsorted(ordered, ordered + distance)
         after[after == len(ordered)] = 0
         before = np.flatnonzero(ordered[after] == ordered + distance)
-        pair = order[before], order[after[before]]
-        here += pair
-        there += reversed(pair)
-        share.append(np.full(2 * len(before), worth))
+        earlier, later = order[before], order[after[before]]
+        asked = weights.answer * pool.questions[earlier] * (distance == 1)
+        here += (earlier, later)
+        there += (later, earlier)
+        share += (np.full(len(before), worth), worth + asked)
     return _Around(np.concatenate(here), np.concatenate(there), np.concatenate(share))
+
+
+def _related(pool: Pool) -> Floats:
+    """For each of the question's terms the best of the words near it."""
+    if pool.related is None or not len(pool.related.weights):
+        return np.zeros(len(pool.ids))
+    near = pool.related
+    gains = contributions(near.found, pool.lengths, near.weights * near.nearness, pool.mean_length)
+    order = np.argsort(near.origins, kind="stable")
+    starts = np.flatnonzero(np.diff(near.origins[order], prepend=-1))
+    found: Floats = np.maximum.reduceat(gains[:, order], starts, axis=1).sum(axis=1)
+    return found
 
 
 def _best_of_session(sessions: Integers, scores: Floats) -> Floats:
