@@ -149,23 +149,17 @@ class PostgresLedger:
         """See Ledger.accept: one durable commit."""
         run_id = request.run_id or str(uuid_utils.uuid7())
         thread_id = request.thread_id or str(uuid_utils.uuid7())
-        row: Any = None
         async with self.connections.use() as connection:
             earlier = await self._by_key(connection, request)
             if earlier is not None:
                 return Acceptance(earlier, fresh=False, lease=None)
-            async with connection.transaction() as transaction:
-                cursor = await connection.execute(ACCEPT, self._acceptance(request, run_id, thread_id))
-                row = await cursor.fetchone()
-                if row is None or row[1] is None:
-                    raise Rollback(transaction)
-            if row is None or row[0] == 0:
-                raise NotFound(
-                    f"There is no thread {thread_id} for this user.", field="thread_id", value=thread_id
-                )
-            if row[1] is None:
+            threads, *started = await self._written(connection, request, run_id, thread_id)
+            if threads == 0:
+                message = f"There is no thread {thread_id} for this user."
+                raise NotFound(message, field="thread_id", value=thread_id)
+            if started[0] is None:
                 return await self._raced(connection, request)
-        return self._accepted(request, run_id, thread_id, row)
+        return self._accepted(request, run_id, thread_id, started)
 
     async def claim(self, run_id: str) -> Lease | None:
         """See Ledger.claim."""
@@ -297,6 +291,18 @@ class PostgresLedger:
             )
         return record
 
+    async def _written(self, connection: Connection, request: Request, run_id: str, thread_id: str) -> Any:
+        """One statement; only a key that may be taken meanwhile needs a transaction to take it back."""
+        parameters = self._acceptance(request, run_id, thread_id)
+        if request.idempotency_key is None:
+            return await (await connection.execute(ACCEPT, parameters)).fetchone()
+        row: Any = None
+        async with connection.transaction() as transaction:
+            row = await (await connection.execute(ACCEPT, parameters)).fetchone()
+            if row[1] is None:
+                raise Rollback(transaction)
+        return row
+
     async def _raced(self, connection: Connection, request: Request) -> Acceptance:
         earlier = await self._by_key(connection, request)
         if earlier is None:
@@ -321,8 +327,8 @@ class PostgresLedger:
             "text": request.text,
         }
 
-    def _accepted(self, request: Request, run_id: str, thread_id: str, row: Any) -> Acceptance:
-        _, status, attempt, started_at = row
+    def _accepted(self, request: Request, run_id: str, thread_id: str, started: Any) -> Acceptance:
+        status, attempt, started_at = started
         record = RunRecord(
             run_id,
             thread_id,
