@@ -85,9 +85,7 @@ def _place(folder: Path, environment: Environment) -> Place:
 
 def _goodbye() -> None:
     out.rule(style="dim")
-    out.print(
-        "Everything above lay in a real Postgres with pgvector, which is stopped and removed now. Next:"
-    )
+    out.print("All of it lay in a real Postgres with pgvector, now stopped and removed. Next:")
     out.print("  agentflow init          writes agentflow.yaml: your model, adapters and roles")
     out.print("  agentflow config check  explains every mistake in it")
     out.print("  agentflow serve         serves it; POST /invoke, /docs")
