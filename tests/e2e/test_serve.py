@@ -112,6 +112,15 @@ def test_health_ready_and_docs_answer(client) -> None:
     assert client.get("/nowhere").json()["message"].startswith("There is nothing at this address")
 
 
+def test_without_a_key_another_host_name_or_content_type_is_refused(client) -> None:
+    body = json.dumps({"input": "hello"})
+    rebound = client.post(
+        "/invoke", content=body, headers={"host": "evil.example", "content-type": "application/json"}
+    )
+    simple = client.post("/invoke", content=body, headers={"content-type": "text/plain"})
+    assert (rebound.status_code, simple.status_code) == (400, 422)
+
+
 def test_sigterm_ends_everything(house) -> None:
     with house.start() as client:
         client.post("/invoke", json={"input": "hello"})

@@ -1,6 +1,7 @@
 """The application: doors, errors, limits, and the key where one is set."""
 
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from agentflow import __version__
@@ -8,6 +9,8 @@ from agentflow.api import health, invoke, problems, routing
 from agentflow.api.keys import guard
 from agentflow.api.limits import ReadableRefusal
 from agentflow.wiring import Services
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 def create(services: Services) -> ASGIApp:
@@ -26,4 +29,8 @@ def create(services: Services) -> ASGIApp:
     problems.install(app)
     if server.api_key is not None:
         app.middleware("http")(guard(server.api_key))
+    else:
+        # Without a key only this machine's own names are answered: a web page whose name was
+        # rebound to a loopback address sends its own name as Host.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
     return ReadableRefusal(app, body_limit=server.body_limit)
