@@ -30,6 +30,7 @@ from agentflow.records.memories import Archive
 from agentflow.records.migrate import migrate
 from agentflow.records.partitions import set_apart
 from agentflow.records.scopes import Place, Scopes
+from agentflow.retrieval.terms import term
 
 DIM, WORDS, SESSION = 384, 20_000, 20
 MINE = Scope(0, "conversations", "default")
@@ -37,6 +38,10 @@ PLAIN = """
 select id, speaker, said_at, content, thread_id from memory
 where collection_id = {collection} and scope_id = %(scope)s and embedding is not null
 order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit 10
+"""
+RELATE = """
+insert into related (collection_id, term, near, nearness)
+select %(collection)s, * from unnest(%(terms)s::int[], %(near)s::int[], %(nearness)s::float4[]) on conflict do nothing
 """
 
 
@@ -82,6 +87,21 @@ async def load(world: World, items: int) -> float:
         ]
         await archive.add(MINE, session, 0, written)
     return items / (time.perf_counter() - began)
+
+
+async def relate(world: World, place: Place) -> None:
+    """Sixteen words near each word, as the vocabulary would learn them from real texts."""
+    random = np.random.default_rng(8)
+    numbers = np.array([term(f"w{word}") for word in range(WORDS)])
+    near = numbers[random.integers(WORDS, size=(WORDS, 16))]
+    parameters = {
+        "collection": place.collection_id,
+        "terms": np.repeat(numbers, 16).tolist(),
+        "near": near.ravel().tolist(),
+        "nearness": random.uniform(0, 0.6, size=near.size).tolist(),
+    }
+    async with world.connections.use() as connection:
+        await connection.execute(RELATE, parameters)
 
 
 async def timed(work: Callable[[], Awaitable[object]]) -> float:
@@ -152,6 +172,7 @@ async def report(world: World, items: int, queries: int) -> None:
         built = await timed(lambda: set_apart(world.connections, place.collection_id, DIM))
         print(f"own partition with HNSW built in {built / 1000:.1f} s")
         world.scopes.known.clear()
+    await relate(world, place)
     async with world.connections.use() as connection:
         await connection.execute("vacuum analyze")
     ours, plain = await recall(world, queries + 20)

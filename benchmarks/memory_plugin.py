@@ -101,7 +101,7 @@ class Memory:
             self._add(session, [turn for turn in turns if turn["session"] == session])
 
     def flush(self) -> None:
-        while server().run(self._outbox.drain()):
+        while server().run(self._outbox.drain()) or server().run(self._outbox.learn()):
             pass
 
     def search(self, question: str, k: int) -> list[str]:

@@ -7,6 +7,7 @@ feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had,
 collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector is owed, "index" its words are.
 memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. scope: how many items, their length
 in terms, and the languages among them; term_stat: in how many items of a scope a term occurs; posting: in which.
+word: the words of a collection with their vectors; related: which of them are near which, from 0 to 1.
 memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     Column,
@@ -235,6 +237,33 @@ term_stat = Table(
     Column("df", Integer, nullable=False),
     PrimaryKeyConstraint("scope_id", "term", postgresql_include=["df"]),
     postgresql_with={"fillfactor": 70},
+)
+
+word = Table(
+    "word",
+    metadata,
+    _tenant(),
+    Column(
+        "collection_id", Integer, ForeignKey("agentflow.collection.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("term", Integer, nullable=False),
+    Column("word", Text, nullable=False),
+    Column("embedding", HALFVEC),
+    PrimaryKeyConstraint("collection_id", "term"),
+)
+Index("word_owed_ix", word.c.collection_id, postgresql_where=word.c.embedding.is_(None))
+
+related = Table(
+    "related",
+    metadata,
+    _tenant(),
+    Column(
+        "collection_id", Integer, ForeignKey("agentflow.collection.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("term", Integer, nullable=False),
+    Column("near", Integer, nullable=False),
+    Column("nearness", REAL, nullable=False),
+    PrimaryKeyConstraint("collection_id", "term", "near", postgresql_include=["nearness"]),
 )
 
 outbox = Table(

@@ -6,7 +6,7 @@ retrieval.fusion orders them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -19,27 +19,35 @@ from agentflow.protocols import Scope, Vectors
 from agentflow.records.connections import Connections
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval.bm25 import K1, B, counts, idf
-from agentflow.retrieval.fusion import Pool, Ranked, ranked
+from agentflow.retrieval.fusion import Pool, Ranked, Related, Weights, ranked
 from agentflow.retrieval.terms import DETECTED, Question, question
 from agentflow.turn import Recollection, Why
+
+RELATED = Weights().related
 
 # Literals, not parameters: the planner then knows the partition and the width of both arms.
 HEAD = f"""
 with st as materialized (
   select n_docs::float8 as n, sum_len::float8 / greatest(n_docs, 1) as mean, langs
   from scope where id = %(scope)s::int),
+own as materialized (
+  select distinct a.term from st, unnest(%(terms)s::int[], %(languages)s::text[]) a(term, lang)
+  where a.lang = any(st.langs)),
 asked as materialized (
-  select w.term, ln(1 + (st.n - w.df + .5) / (w.df + .5)) as idf,
-         sum(w.df) over (order by w.df, w.term) as cost, row_number() over (order by w.df, w.term) as place
-  from st, (select distinct a.term from st, unnest(%(terms)s::int[], %(languages)s::text[]) a(term, lang)
-            where a.lang = any(st.langs)) a
-       join term_stat w on w.scope_id = %(scope)s::int and w.term = a.term and w.df > 0),
+  select w.term, a.origin, a.share, ln(1 + (st.n - w.df + .5) / (w.df + .5)) as idf,
+         row_number() over kind as place, sum(w.df) over kind as cost
+  from st, (select term, term as origin, 1::float4 as share from own
+            union all {{related}}) a
+       join term_stat w on w.scope_id = %(scope)s::int and w.term = a.term and w.df > 0
+  window kind as (partition by a.share = 1 order by w.df, w.term, a.origin)),
 words as materialized (
   select p.item_id as id
   from st, asked a join posting p on p.scope_id = %(scope)s::int and p.term = a.term
-  where a.cost <= {{budget}} or a.place = 1
+  where a.cost <= case when a.share = 1 then {{own_postings}} else {{near_postings}} end
+     or a.place = 1 and a.share = 1
   group by p.item_id
-  order by sum(a.idf * p.tf * {K1 + 1} / (p.tf + {K1} * ({1 - B} + {B} * p.dl / st.mean))) desc, p.item_id
+  order by sum(a.share * case when a.share = 1 then 1 else {RELATED} end
+               * a.idf * p.tf * {K1 + 1} / (p.tf + {K1} * ({1 - B} + {B} * p.dl / st.mean))) desc, p.item_id
   limit {{width}}),
 seeds as materialized (
   select m.session_id, m.seq from words join memory m on m.collection_id = {{collection}} and m.id = words.id
@@ -51,6 +59,12 @@ pool as (
        and m.session_id = s.session_id and m.seq = s.seq
   where not m.hidden and (m.expires_at is null or m.expires_at > now()) and m.trust = any(%(trusts)s::int2[]))
 """  # noqa: S608 - constants, and row ids of ours
+HINTS = """
+  select r.near, own.term, r.nearness
+  from own cross join lateral (
+    select near, least(nearness, 0.999) as nearness from related
+    where collection_id = {collection} and term = own.term order by related.nearness desc limit {near}) r
+"""
 MEANING = """
   union (select session_id, seq from memory
          where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
@@ -58,8 +72,9 @@ MEANING = """
 """
 COSINE = "(1 - (m.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})))"
 TAIL = """
-select st.n, st.mean, used.terms, used.weights, rows.*
-from st, (select array_agg(term order by place) as terms, array_agg(idf order by place) as weights from asked) used, (
+select st.n, st.mean, used.terms, used.origins, used.shares, used.weights, rows.*
+from st, (select array_agg(term) as terms, array_agg(origin) as origins, array_agg(share) as shares,
+                 array_agg(idf) as weights from asked) used, (
   select string_agg(int8send(id) || int8send(session_id) || int4send(seq) || float4send(coalesce(cosine, 'NaN'))
                     || int4send(is_question::int) || int4send(doc_len) || int4send(coalesce(octet_length(bow), 0))
                     || timestamptz_send(said_at)
@@ -81,13 +96,17 @@ TRUSTED = [1, 2, 3, 5]
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a search looks: hits per arm, and postings read beyond the rarest term's."""
+    """How far a search looks: hits per arm, words near each of the question's, and the postings it reads of the
+    question's own words, rarest first (at least one word's), and of those near them.
+    """
 
     width: int = 50
-    budget: int = 2000
+    near: int = 8
+    own_postings: int = 2000
+    near_postings: int = 500
 
 
-EXACT, INDEXED = Reach(), Reach(width=30, budget=1000)
+EXACT, INDEXED = Reach(), Reach(width=25, near=4, own_postings=800, near_postings=150)
 
 
 class Row(NamedTuple):
@@ -123,6 +142,8 @@ class Reply(NamedTuple):
     documents: float
     mean: float
     terms: list[int] | None
+    origins: list[int] | None
+    shares: list[float] | None
     weights: list[float] | None
     rows: bytes | None
     bags: bytes | None
@@ -151,7 +172,7 @@ class PostgresMemory:
         async with self.connections.use() as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(statement, parameters)
             row = await cursor.fetchone()
-        return _recollections(Reply(*row), asked, scope, k) if row and row[4] is not None else []
+        return _recollections(Reply(*row), asked, scope, k) if row and row[-1] is not None else []
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""
@@ -178,10 +199,13 @@ class PostgresMemory:
 
     def _statement(self, place: Place, *, meaning: bool) -> bytes:
         reach = INDEXED if place.apart else EXACT
-        literals = {"collection": place.collection_id, "dim": self.scopes.dim, "width": reach.width}
-        arm = MEANING.format(**literals) if meaning else ""
-        cosine = COSINE.format(**literals) if meaning else "null"
-        head = HEAD.format(**literals, budget=reach.budget, meaning=arm, cosine=cosine)
+        literals = {"collection": place.collection_id, "dim": self.scopes.dim, **asdict(reach)}
+        head = HEAD.format(
+            **literals,
+            related=HINTS.format(**literals),
+            meaning=MEANING.format(**literals) if meaning else "",
+            cosine=COSINE.format(**literals) if meaning else "null",
+        )
         return (head + TAIL).encode()
 
 
@@ -191,17 +215,25 @@ def _recollections(reply: Reply, asked: Question, scope: Scope, k: int) -> list[
     places = [one.row for one in best]
     ends = np.cumsum(rows["speaker"] + rows["content"])[places].tolist()
     words = asked.under(asked.languages)
-    shown = [asked.words[words[term]] for term in reply.terms or []]
+    shown = [asked.words[words[term]] for term, share in _terms(reply) if share == 1]
     return [
         _recollection(Row(*row), (reply.texts or b"")[:end], one, scope, shown)
         for row, end, one in zip(rows[places].tolist(), ends, best, strict=True)
     ]
 
 
+def _terms(reply: Reply) -> list[tuple[int, float]]:
+    return list(zip(reply.terms or [], reply.shares or [], strict=True))
+
+
 def _pool(reply: Reply, rows: NDArray[np.void], asked: Question) -> Pool:
-    terms = reply.terms or []
+    terms = np.array(reply.terms or [], np.int64)
+    shares = np.array(reply.shares or [], np.float64)
     weights = np.array(reply.weights or [], np.float64)
-    known = set(terms)
+    own, near = shares == 1, shares < 1
+    found = counts(reply.bags or b"", rows["bag"], np.unique(terms).tolist())
+    column = np.searchsorted(np.unique(terms), terms)
+    known = set(terms[own].tolist())
     met = {place for term, place in zip(asked.terms, asked.places, strict=True) if term in known}
     unmet = len(asked.own - met) * float(idf(reply.documents, np.zeros(1))[0])
     return Pool(
@@ -211,10 +243,13 @@ def _pool(reply: Reply, rows: NDArray[np.void], asked: Question) -> Pool:
         cosines=rows["cosine"].astype(np.float64),
         questions=rows["question"] > 0,
         lengths=rows["length"].astype(np.int64),
-        found=counts(reply.bags or b"", rows["bag"], terms),
-        weights=weights,
+        found=found[:, column[own]],
+        weights=weights[own],
         mean_length=reply.mean,
-        owed=float(weights.sum()) + unmet,
+        owed=float(weights[own].sum()) + unmet,
+        related=Related(
+            found[:, column[near]], weights[near], shares[near], np.array(reply.origins or [], np.int64)[near]
+        ),
     )
 
 

@@ -3,16 +3,19 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from typing import NamedTuple
 
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Embedder
 from agentflow.records.connections import Connection, Connections, vector_text
 from agentflow.records.memories import INDEX, Text, indexed
 from agentflow.records.scopes import Place
+from agentflow.records.vocabulary import LANGUAGE, Vocabulary
 from agentflow.retrieval.terms import embedded_text, language_of
 
 DUE = """
-select o.id, o.collection_id, o.item_id, m.scope_id, m.speaker, m.content, m.said_at
+select o.id, o.collection_id, o.item_id, m.scope_id, m.speaker, m.content, m.said_at, m.lang
 from outbox o left join memory m on m.collection_id = o.collection_id and m.id = o.item_id
 where o.kind = %(kind)s and o.not_before <= now()
 order by o.id for update of o skip locked limit %(limit)s
@@ -33,7 +36,21 @@ select count(*), coalesce(extract(epoch from now() - min(created_at)), 0)::float
 """
 
 
-Row = tuple[int, int, int, int, str, str | None, datetime]
+class Row(NamedTuple):
+    """What is owed, with its memory; `content` is None if that was forgotten meanwhile."""
+
+    id: int
+    collection: int
+    item: int
+    scope: int
+    speaker: str
+    content: str | None
+    said_at: datetime
+    lang: str
+
+    @property
+    def text(self) -> str:
+        return embedded_text(self.content or "", speaker=self.speaker)
 
 
 @dataclass(frozen=True)
@@ -43,14 +60,27 @@ class Outbox:
     connections: Connections
     embedder: Embedder
 
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.connections, self.embedder)
+
     async def drain(self, *, limit: int = 64) -> int:
-        """Index and embed one batch each; returns how many vectors were due.
+        """Index, embed and learn one batch each; returns how many vectors of memories were due.
 
         Raises DatabaseDown; the embedder's errors are kept in the rows.
         """
         while await self._batch("index", limit, self._index):
             pass
-        return await self._batch("embed", limit, self._embed)
+        due = await self._batch("embed", limit, self._embed)
+        await self.learn(limit=limit)
+        return due
+
+    async def learn(self, *, limit: int = 64) -> int:
+        """Learn some of the words that memories brought; returns how many, none while the embedder is down."""
+        try:
+            return await self._vocabulary.learn(limit=limit)
+        except EmbedderError:
+            return 0
 
     async def waiting(self) -> tuple[int, float]:
         """How many vectors are owed, and the age of the oldest in seconds."""
@@ -63,33 +93,43 @@ class Outbox:
     ) -> int:
         """What is due of a kind, sent while its rows are locked; a reason puts it off."""
         async with self.connections.use() as connection, connection.transaction():
-            rows = await (await connection.execute(DUE, {"kind": kind, "limit": limit})).fetchall()
+            cursor = await connection.execute(DUE, {"kind": kind, "limit": limit})
+            rows = [Row(*row) for row in await cursor.fetchall()]
             if rows:
-                ids = [row[0] for row in rows]
-                error = await send(connection, [row for row in rows if row[5] is not None])
+                error = await send(connection, [row for row in rows if row.content is not None])
+                ids = [row.id for row in rows]
                 await connection.execute(LATER if error else SENT, {"ids": ids, "error": error})
             return len(rows)
 
     async def _embed(self, connection: Connection, rows: list[Row]) -> str | None:
-        texts = [embedded_text(content or "", speaker=speaker) for *_, speaker, content, _ in rows]
         try:
-            vectors = await self.embedder.embed(texts)
+            vectors = await self.embedder.embed([row.text for row in rows])
         except EmbedderError as error:
             return error.message
         filled = {
-            "collections": [row[1] for row in rows],
-            "items": [row[2] for row in rows],
+            "collections": [row.collection for row in rows],
+            "items": [row.item for row in rows],
             "vectors": [vector_text(vector) for vector in vectors],
         }
         await connection.execute(FILL, filled)
+        await self._meet(connection, rows)
         return None
 
     async def _index(self, connection: Connection, rows: list[Row]) -> None:
         texts = [
-            Text(Place(collection, scope), item, speaker, content or "", said_at, language_of(content or ""))
-            for _, collection, item, scope, speaker, content, said_at in {
-                row[2]: row for row in rows
-            }.values()
+            Text(
+                Place(row.collection, row.scope),
+                row.item,
+                row.speaker,
+                row.content or "",
+                row.said_at,
+                language_of(row.content or ""),
+            )
+            for row in {row.item: row for row in rows}.values()
         ]
-        parameters = {**indexed(texts), "ids": [text.key for text in texts]}
-        await connection.execute(INDEX.encode(), parameters)
+        await connection.execute(INDEX.encode(), {**indexed(texts), "ids": [text.key for text in texts]})
+        await self._meet(connection, rows)
+
+    async def _meet(self, connection: Connection, rows: list[Row]) -> None:
+        english = [(row.collection, row.text) for row in rows if row.lang == LANGUAGE]
+        await self._vocabulary.meet(connection, english)

@@ -1,9 +1,9 @@
 """One order out of words and meaning.
 
 Both scores become z-scores over the pool of candidates and are added: magnitudes carry the evidence that
-reciprocal ranks throw away. Then a text gains from its neighbours in the conversation, most of all an answer
-from its question, and from the best text of its session. Relevance is another matter: z-scores are relative to the pool, so whether anything
-is worth showing is judged on cosines and on the share of the question's words that were found.
+reciprocal ranks throw away. Then a text gains from its neighbours in the conversation, most of all an answer from
+its question, and from the best text of its session. Relevance is another matter: z-scores are relative to the
+pool, so whether anything is worth showing is judged on cosines and on the share of the question's words found.
 """
 
 from dataclasses import dataclass
@@ -176,10 +176,10 @@ def _around(pool: Pool, weights: Weights) -> _Around:
         after[after == len(ordered)] = 0
         before = np.flatnonzero(ordered[after] == ordered + distance)
         earlier, later = order[before], order[after[before]]
-        asked = weights.answer * pool.questions[earlier] * (distance == 1)
+        asked = np.where(pool.questions[earlier], weights.answer, 0.0) if distance == 1 else 0.0
         here += (earlier, later)
         there += (later, earlier)
-        share += (np.full(len(before), worth), worth + asked)
+        share += (np.full(len(before), worth), np.full(len(before), worth + asked))
     return _Around(np.concatenate(here), np.concatenate(there), np.concatenate(share))
 
 

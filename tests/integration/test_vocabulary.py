@@ -1,0 +1,94 @@
+"""Words near in meaning: learnt once, looked up in a search."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+
+from agentflow.fakes.embedder import FakeEmbedder
+from agentflow.memory.postgres import PostgresMemory
+from agentflow.protocols import NewMemory, Outcome, Request, Scope, Vectors
+from agentflow.records.connections import Connections, open_connections
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.outbox import Outbox
+from agentflow.records.scopes import Scopes
+
+USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
+MINE = Scope(0, "conversations", "default")
+MEANINGS = {"hobby": [1, 0.1, 0], "painting": [1, 0.2, 0], "sailing": [1, 0.3, 0], "kettle": [0, 0, 1]}
+
+
+class Dictionary(FakeEmbedder):
+    """Knows what a few words mean; all else means the same."""
+
+    dim = 3
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        if self.failing:
+            return await super().embed(texts)
+        found = np.float32([MEANINGS.get(text, [0.1, 0.1, 0.1]) for text in texts])
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@pytest.fixture
+async def connections(database: str) -> AsyncIterator[Connections]:
+    opened = await open_connections(database, size=4)
+    yield opened
+    await opened.close()
+
+
+async def said(connections: Connections, *texts: str) -> Scopes:
+    scopes = Scopes(connections, {}, "test", 3)
+    ledger = PostgresLedger(connections, scopes, worker="test")
+    for text in texts:
+        lease = (await ledger.accept(Request(text="hi"))).lease
+        assert lease is not None
+        item = NewMemory("conversations", 0, "user", text)
+        await ledger.finish(lease, Outcome("hi", {}, None, None, USAGE, 1, [item]))
+    return scopes
+
+
+async def words(connections: Connections) -> list[tuple[object, ...]]:
+    async with connections.use() as connection:
+        cursor = await connection.execute("select word, embedding is not null from word order by word")
+        return list(await cursor.fetchall())
+
+
+async def test_a_question_finds_what_its_words_are_near_to(connections: Connections) -> None:
+    scopes = await said(connections, "My hobby", "She was painting", "The kettle boils", "sailing")
+    await Outbox(connections, Dictionary()).drain()
+    found = await PostgresMemory(connections, scopes).search(MINE, "hobby", None, 9)
+    assert [one["content"] for one in found] == ["My hobby", "She was painting", "sailing"]
+    assert [(one["why"]["related"] > 0, one["why"]["matched"]) for one in found] == [
+        (False, ["hobby"]),
+        (True, []),
+        (True, []),
+    ]
+
+
+async def test_words_are_learnt_once_and_only_those_that_mean_something(connections: Connections) -> None:
+    outbox = Outbox(connections, Dictionary())
+    for _ in range(2):
+        await said(connections, "It was the 3rd kettle, я 10 kettles")
+        await outbox.drain()
+    assert await words(connections) == [("kettle", True)]
+    assert await outbox.learn() == 0
+
+
+async def test_words_wait_for_an_embedder_that_is_down(connections: Connections) -> None:
+    embedder = Dictionary()
+    outbox = Outbox(connections, embedder)
+    await said(connections, "kettle")
+    await outbox.drain(limit=1)
+    async with connections.use() as connection:
+        await connection.execute("update word set embedding = null")
+    embedder.failing = True
+    assert (await outbox.learn(), await words(connections)) == (0, [("kettle", False)])
+    embedder.failing = False
+    assert (await outbox.learn(), await words(connections)) == (1, [("kettle", True)])
+
+
+async def test_other_languages_are_left_alone(connections: Connections) -> None:
+    await said(connections, "Ich habe einen Kessel")
+    await Outbox(connections, Dictionary()).drain()
+    assert await words(connections) == []
