@@ -231,8 +231,8 @@ def _pool(reply: Reply, rows: NDArray[np.void], asked: Question) -> Pool:
     shares = np.array(reply.shares or [], np.float64)
     weights = np.array(reply.weights or [], np.float64)
     own, near = shares == 1, shares < 1
-    found = counts(reply.bags or b"", rows["bag"], np.unique(terms).tolist())
-    column = np.searchsorted(np.unique(terms), terms)
+    distinct, column = np.unique(terms, return_inverse=True)
+    found = counts(reply.bags or b"", rows["bag"], distinct.tolist())
     known = set(terms[own].tolist())
     met = {place for term, place in zip(asked.terms, asked.places, strict=True) if term in known}
     unmet = len(asked.own - met) * float(idf(reply.documents, np.zeros(1))[0])
