@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from agentflow.errors import DatabaseDown
 from agentflow.protocols import Vectors
 
+
 class Connection(psycopg.AsyncConnection[TupleRow]):
     """Knows when it was last seen alive, so that not every use pays for a check."""
 
