@@ -76,7 +76,7 @@ def _place(folder: Path, environment: Environment) -> Place:
         text = text.replace("engine: local ", "engine: double ")
         out.print(
             f"[yellow]{', '.join(missing)} not installed: a stand-in answers instead of the model.[/] "
-            "For real voices: pip install 'agentflow[local]' (the CPU build of torch is enough)."
+            r"For real voices: pip install 'agentflow\[local]' (the CPU build of torch is enough)."
         )
     file.write_text(text, encoding="utf-8")
     own = Environment(variables={}, config=file, cache=environment.cache, fault=None)

@@ -46,14 +46,14 @@ async def opened(embedder: Embedder) -> None:
     await embedder.embed(["hello"])
 
 
-def engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
+async def engine(place: Place, stack: AsyncExitStack, progress: Progress) -> Engine:
     """The engine; a stand-in's server is started on `stack`."""
     model = place.settings.model
     match model.engine:
         case "local":
             return _local(place, progress)
         case "double":
-            return _vllm(model, _double(model, stack))
+            return _vllm(model, await _double(model, stack))
         case _:
             return _vllm(model, model.url)
 
@@ -84,12 +84,16 @@ def _vllm(model: Model, url: str) -> Engine:
     return Vllm(url, api_key=key, timeouts=timeouts, thinking=model.thinking)
 
 
-def _double(model: Model, stack: AsyncExitStack) -> str:
+async def _double(model: Model, stack: AsyncExitStack) -> str:
+    """In threads, since it waits for its own server."""
     from agentflow.fakes.vllm import Options, serve  # noqa: PLC0415 - a web server that only this engine needs
 
     slots = model.slots + 1
     options = Options(max_loras=slots, max_cpu_loras=slots, max_lora_rank=model.max_rank)
-    return stack.enter_context(serve(options)).url
+    serving = serve(options)
+    served = await asyncio.to_thread(serving.__enter__)
+    stack.push_async_callback(asyncio.to_thread, serving.__exit__, None, None, None)
+    return served.url
 
 
 async def adapters(place: Place, progress: Progress) -> Roster:

@@ -115,7 +115,7 @@ async def _services(
     settings = place.settings
     feedback = Feedback(connections)
     classifier = await _classifier(place, stack, embedder, await feedback.lessons())
-    engine = choices.engine(place, stack, progress)
+    engine = await choices.engine(place, stack, progress)
     stack.push_async_callback(engine.close)
     keeper = AdapterKeeper(engine, adapters, settings.model.slots)
     stack.push_async_callback(keeper.close)
