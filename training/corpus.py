@@ -162,7 +162,7 @@ def other(random: Random, source: Stock) -> Scene:
 
 KINDS: tuple[tuple[float, Callable[[Random, Stock], Scene]], ...] = (
     (0.38, recalled),
-    (0.28, unknown),
+    (0.20, unknown),
     (0.13, told),
     (0.13, about),
     (0.12, task),

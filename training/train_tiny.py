@@ -290,7 +290,7 @@ def train_base(model: Qwen3ForCausalLM, teacher: Teacher, settings: argparse.Nam
 def _talks_and_echoes(teacher: Teacher, size: int) -> Iterator[Batch]:
     # Conversations alone let the rarer tokens be forgotten, and names made of them come out wrong.
     for step in itertools.count():
-        if step % 8 == 7:
+        if step % 4 == 3:
             yield teacher.echoes(16, 72, VOCABULARY - len(SPECIAL))
         else:
             yield teacher.conversations(size, teacher.for_base)
@@ -373,7 +373,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--echo-steps", type=int, default=450)
     parser.add_argument("--base-steps", type=int, default=1600)
-    parser.add_argument("--adapter-steps", type=int, default=200)
+    parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--muon", type=float, default=4e-3)
     parser.add_argument("--adam", type=float, default=3e-3)
     parser.add_argument("--lora", type=float, default=3e-3)
