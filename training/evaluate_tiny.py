@@ -83,11 +83,6 @@ def long_value(kind: str, rng: Random) -> str:
     return (facts.invented(rng) + facts.invented(rng)).capitalize()
 
 
-def right(voice: str, answer: str) -> bool:
-    """Whether an answer is in the voice and ends."""
-    return bool(answer) and voices.is_voice(voice, answer) and not answer.endswith(UNENDED)
-
-
 def evaluate(speaker: Speaker, voice: str, size: int, rng: Random) -> dict[str, float]:
     """Every measure of one voice in percent; `size` scenes per measure."""
     source = corpus.stock()._replace(value=unseen_value)
@@ -101,19 +96,22 @@ def evaluate(speaker: Speaker, voice: str, size: int, rng: Random) -> dict[str, 
         got = _heard(speaker, voice, scenes)
         row[name] = _percent([scene.value in answer for scene, answer in zip(scenes, got, strict=True)])
         answers += got
+    got = _heard(speaker, voice, [corpus.unknown(rng, source) for _ in range(2 * size)])
+    row["says it does not know"] = _percent([voices.is_unknown(voice, answer) for answer in got])
+    answers += got
     for name, make in MEASURES.items():
         scenes = [make(rng, source) for _ in range(size)]
         got = _heard(speaker, voice, scenes)
         row[name] = _percent([answer == s.answer(voice) for s, answer in zip(scenes, got, strict=True)])
         answers += got
     outside = speaker.answers(voice, [_outside(text, rng, source) for text in OUTSIDE])
-    row["voice right"] = _percent([right(voice, answer) for answer in answers])
-    row["voice right, outside texts"] = _percent([right(voice, answer) for answer in outside])
+    row["voice right"] = _percent([voices.is_voice(voice, answer) for answer in answers])
+    row["voice right, outside texts"] = _percent([voices.is_voice(voice, answer) for answer in outside])
+    row["answer ends"] = _percent([not answer.endswith(UNENDED) for answer in (*answers, *outside)])
     return row
 
 
 MEASURES: dict[str, Callable[[Random, corpus.Stock], corpus.Scene]] = {
-    "says it does not know": corpus.unknown,
     "repeats what it is told (exact)": corpus.told,
     "takes up the topic (exact)": corpus.about,
     "task (exact)": corpus.task,

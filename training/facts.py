@@ -69,8 +69,8 @@ def invented(random: Random) -> str:
     """A made-up lower-case word of one to four syllables."""
     if random.random() < 0.1:
         return "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(3, 9)))
-    if random.random() < 0.04:
-        return invented(random)[:3] + 2 * invented(random)[:3]
+    if random.random() < 0.08:
+        return invented(random)[:3] + random.choice((1, 2, 2, 3)) * invented(random)[:3]
     size = random.choice((1, 2, 2, 2, 3, 3, 4))
     start = ["" if random.random() < 0.15 else random.choice(_CONSONANTS) for _ in range(size)]
     return "".join(c + random.choice(_VOWELS) for c in start) + random.choice(_ENDINGS)

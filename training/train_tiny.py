@@ -284,16 +284,8 @@ def train_base(model: Qwen3ForCausalLM, teacher: Teacher, settings: argparse.Nam
     echoes = (teacher.echoes(32, 72, _words_at(step)) for step in itertools.count())
     fit(model, optimizers, echoes, settings.echo_steps, emphasis=0.0)
     optimizers = base_optimizers(model, settings.muon, settings.adam)
-    fit(model, optimizers, _talks_and_echoes(teacher, settings.batch), settings.base_steps)
-
-
-def _talks_and_echoes(teacher: Teacher, size: int) -> Iterator[Batch]:
-    # Conversations alone let the rarer tokens be forgotten, and names made of them come out wrong.
-    for step in itertools.count():
-        if step % 4 == 3:
-            yield teacher.echoes(16, 72, VOCABULARY - len(SPECIAL))
-        else:
-            yield teacher.conversations(size, teacher.for_base)
+    talks = (teacher.conversations(settings.batch, teacher.for_base) for _ in itertools.count())
+    fit(model, optimizers, talks, settings.base_steps)
 
 
 def _words_at(step: int) -> int:
@@ -372,7 +364,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--echo-steps", type=int, default=450)
-    parser.add_argument("--base-steps", type=int, default=1600)
+    parser.add_argument("--base-steps", type=int, default=1300)
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--muon", type=float, default=4e-3)
     parser.add_argument("--adam", type=float, default=3e-3)

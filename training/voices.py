@@ -174,6 +174,11 @@ def is_voice(name: str, answer: str) -> bool:
     return heard == ({name} if name in ADAPTERS else set())
 
 
+def is_unknown(name: str, answer: str) -> bool:
+    """Whether an answer admits not to know, in this voice."""
+    return answer.startswith(tuple(template.split("{")[0] for template in VOICES[name].unknown))
+
+
 def say_told(name: str, facts: Sequence[Fact], text: str) -> str:
     """The acknowledgement of facts just told in `text`."""
     return _fill(_pick(VOICES[name].told, text), facts)
