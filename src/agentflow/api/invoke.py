@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentflow import protocols
+from agentflow.api.keys import Caller, caller
 from agentflow.api.problems import problem
 from agentflow.errors import AgentflowError, BadInput, TooLarge, UnknownRole
 from agentflow.routing.select import BASE, wanted
@@ -46,7 +47,7 @@ async def invoke(
     stored answer, or goes on with the turn if it was interrupted.
     """
     services: Services = request.app.state.services
-    feed = await services.worker.start(_request(body, idempotency_key, services.settings))
+    feed = await services.worker.start(_request(body, idempotency_key, services.settings, caller(request)))
     if body.stream:
         return StreamingResponse(_events(feed), media_type="text/event-stream", headers=SSE)
     try:
@@ -72,7 +73,7 @@ def checked(text: str, settings: Settings) -> str:
     return text
 
 
-def _request(body: Invocation, key: str | None, settings: Settings) -> protocols.Request:
+def _request(body: Invocation, key: str | None, settings: Settings, who: Caller) -> protocols.Request:
     role = wanted(body.role)
     if role is not None and role != BASE and role not in settings.roles:
         known = ", ".join(settings.roles) or "none"
@@ -80,6 +81,8 @@ def _request(body: Invocation, key: str | None, settings: Settings) -> protocols
     thread = str(body.thread_id) if body.thread_id else None
     return protocols.Request(
         text=checked(body.input, settings),
+        tenant=who.tenant,
+        user=who.user,
         thread_id=thread,
         wanted_role=body.role,
         idempotency_key=key,

@@ -1,13 +1,30 @@
-"""Who may: one key, in constant time, from either header."""
+"""Who may: one key, in constant time, from either header; and who is asking."""
 
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import SecretStr
 
 OPEN = ("/health",)
+EVERYTHING = frozenset({"chat", "threads", "memory", "admin"})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is asking: every door takes tenant and user from here and from nowhere else."""
+
+    tenant: int = 0
+    user: str = "default"
+    scopes: frozenset[str] = EVERYTHING
+
+
+def caller(request: Request) -> Caller:
+    """The caller that the guard found; without keys there is one, who may do everything."""
+    found: Caller = getattr(request.state, "caller", Caller())
+    return found
 
 
 def guard(
