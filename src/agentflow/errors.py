@@ -5,6 +5,7 @@ AgentflowError
 ├── BadInput                    a request names something impossible
 │   ├── UnknownRole
 │   ├── UnknownCollection
+│   ├── AddressRefused          no request may make us call there
 │   └── TooLarge
 ├── NotFound                    no such turn or thread for this caller
 ├── Conflict                    the same idempotency key with another request
@@ -15,6 +16,7 @@ AgentflowError
 │   ├── EngineDown
 │   ├── EngineTimeout
 │   └── GenerationFailed
+├── Unreachable                 an address outside does not answer as it should
 ├── EmbedderError               texts cannot be turned into vectors
 ├── DatabaseError
 │   ├── DatabaseDown
@@ -64,6 +66,10 @@ class UnknownCollection(BadInput):
     """No collection of this name in agentflow.yaml."""
 
 
+class AddressRefused(BadInput):
+    """No request may make us call this address; `egress.allow` lists the exceptions."""
+
+
 class TooLarge(BadInput):
     """A body or message is over its limit."""
 
@@ -102,6 +108,10 @@ class EngineTimeout(EngineError):
 
 class GenerationFailed(EngineError):
     """The engine refused or broke off this generation."""
+
+
+class Unreachable(AgentflowError):
+    """An address outside does not answer, or not as it should."""
 
 
 class EmbedderError(AgentflowError):

@@ -24,6 +24,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.EngineTimeout: 504,
     errors.GenerationFailed: 502,
     errors.EngineError: 503,
+    errors.Unreachable: 502,
     errors.EmbedderError: 503,
     errors.DatabaseError: 503,
     errors.LeaseLost: 503,

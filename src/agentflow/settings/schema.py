@@ -1,9 +1,10 @@
 """The one file as values: what agentflow.yaml may say, with every default."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
 from agentflow.settings.values import Location, Octets, Place, Seconds, Section, Warm, WarmBy, lowered
@@ -13,6 +14,7 @@ Language = Literal[
     "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian",
     "portuguese", "romanian", "russian", "serbian", "spanish", "swedish", "tamil", "turkish", "yiddish",
 ]  # fmt: skip
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.:]+(/\d{1,3})?")
 RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
 
@@ -144,6 +146,22 @@ class Server(Section):
     turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")
 
 
+class EgressSettings(Section):
+    """Which addresses of this machine and its network a request may make us call, as webhooks do."""
+
+    allow: tuple[str, ...] = Field(
+        (), description="Hosts, or networks such as 10.1.0.0/16; the public internet is always allowed."
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _hosts_or_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            if not _HOST.fullmatch(entry):
+                raise ValueError(f"{entry!r} is no host and no network; write n8n.internal or 10.1.0.0/16")
+        return entries
+
+
 class Settings(Section):
     """agentflow.yaml as a whole."""
 
@@ -155,3 +173,4 @@ class Settings(Section):
     memory: MemorySettings = MemorySettings()
     postgres: Postgres = Postgres()
     server: Server = Server()
+    egress: EgressSettings = EgressSettings()

@@ -13,6 +13,7 @@ import uuid_utils
 from threadpoolctl import threadpool_limits
 
 from agentflow import graph as graphs
+from agentflow.egress import Egress
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
@@ -52,6 +53,7 @@ class Services:
     graph: graphs.Graph
     worker: Worker
     outbox: Outbox
+    egress: Egress
     owed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -119,6 +121,8 @@ async def _services(
     stack.push_async_callback(engine.close)
     keeper = AdapterKeeper(engine, adapters, settings.model.slots)
     stack.push_async_callback(keeper.close)
+    egress = Egress(settings.egress.allow)
+    stack.push_async_callback(egress.close)
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
     ledger = PostgresLedger(connections, scopes, worker=_worker_name(), pause=settings.memory.session_pause)
     needs = graphs.Needs(
@@ -148,6 +152,7 @@ async def _services(
         graph=graph,
         worker=_worker(needs, graph, ledger, connections, owed),
         outbox=Outbox(connections, embedder),
+        egress=egress,
         owed=owed,
     )
 
