@@ -18,6 +18,7 @@ AgentflowError
 │   └── GenerationFailed
 ├── Unreachable                 an address outside does not answer as it should
 ├── EmbedderError               texts cannot be turned into vectors
+├── HomeDown                    the place of a collection's vectors cannot be reached
 ├── DatabaseError
 │   ├── DatabaseDown
 │   ├── DataFolderBusy          another process owns the embedded data folder
@@ -116,6 +117,10 @@ class Unreachable(AgentflowError):
 
 class EmbedderError(AgentflowError):
     """Texts cannot be turned into vectors."""
+
+
+class HomeDown(AgentflowError):
+    """The place where a collection's vectors are searched cannot be reached; its words can."""
 
 
 class DatabaseError(AgentflowError):

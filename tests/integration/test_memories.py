@@ -178,3 +178,16 @@ async def test_a_vector_of_another_size_does_not_enter_a_collection_set_apart(
     item = NewMemory("conversations", 0, "Ann", "three", np.float32([1, 0, 0]))
     with pytest.raises(psycopg.errors.CheckViolation, match="memory_c1_dim"):
         await archive.add(MINE, 1, 0, [(UUID(int=1), item)])
+
+
+async def test_counts_stay_exact_when_items_are_forgotten_while_others_come(
+    connections: Connections, scopes: Scopes
+) -> None:
+    home = PostgresMemory(connections, scopes)
+    await said(connections, scopes, *(f"dog number {n}" for n in range(12)))
+    ids = [row[0] for row in await rows(connections, "select id from memory order by id limit 8")]
+    writes = (said(connections, scopes, f"a new dog {n}") for n in range(8))
+    await asyncio.gather(*writes, home.forget(MINE, ids[:4]), home.forget(MINE, ids[2:]))
+    (counts,) = await rows(connections, COUNTS)
+    assert_exact(counts)
+    assert counts[0] == 12

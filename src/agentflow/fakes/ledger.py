@@ -17,6 +17,7 @@ from agentflow.retrieval.terms import asks, bag, embedded_text, question
 from agentflow.turn import Context, Json, Recollection
 
 OPEN = ("queued", "running")
+FORGOTTEN = Scope(-1, "", None)
 
 
 @dataclass
@@ -59,6 +60,14 @@ class FakeMemory:
         """See MemoryHome.fetch."""
         known = {number: entry for number, entry in enumerate(self.items) if entry[0] == scope}
         return [_recollection(one, scope, known[one][1], known[one][2], 0.0) for one in ids if one in known]
+
+    async def forget(self, scope: Scope, ids: Sequence[int] | None = None) -> int:
+        """See MemoryHome.forget; the other items keep their ids."""
+        mine = [n for n, one in enumerate(self.items) if one[0] == scope and (ids is None or n in ids)]
+        for number in mine:
+            _, one, thread = self.items[number]
+            self.items[number] = (FORGOTTEN, replace(one, content="", vector=None), thread)
+        return len(mine)
 
 
 @dataclass

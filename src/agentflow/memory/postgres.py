@@ -17,6 +17,7 @@ from pgvector import HalfVector
 
 from agentflow.protocols import Scope, Vectors
 from agentflow.records.connections import Connections
+from agentflow.records.memories import forgotten
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval.bm25 import K1, B, counts, idf
 from agentflow.retrieval.fusion import Pool, Ranked, Related, Weights, ranked
@@ -192,6 +193,12 @@ class PostgresMemory:
                 }
                 for item, speaker, said_at, content, thread in await cursor.fetchall()
             ]
+
+    async def forget(self, scope: Scope, ids: Sequence[int] | None = None) -> int:
+        """See MemoryHome.forget."""
+        place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
+        async with self.connections.use() as connection, connection.transaction():
+            return await forgotten(connection, place, ids)
 
     def _languages(self, collection: str) -> tuple[str, ...]:
         chosen = self.scopes.language(collection)

@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 
 from agentflow.protocols import NewMemory, Scope
-from agentflow.records.connections import Connections, vector_text
+from agentflow.records.connections import Connection, Connections, vector_text
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval import terms
 from agentflow.retrieval.pieces import tokens
@@ -87,6 +87,34 @@ i as (
 {WORDS}
 select count(*) from i
 """  # noqa: S608 - constants above
+
+# All of a scope, or the items named; whoever deletes locks the scope first, as whoever writes does.
+LOCK = "select id from scope where id = any(%(scopes)s::int[]) order by id for update"
+BAGS = """
+select id, bow from memory
+where collection_id = %(collection)s and scope_id = %(scope)s
+  and (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
+"""
+FORGET = """
+with x as (
+  delete from memory where collection_id = %(collection)s and scope_id = %(scope)s and id = any(%(ids)s::bigint[])
+  returning id, collection_id, scope_id, doc_len, bow),
+p as (
+  delete from posting using x
+  where posting.scope_id = x.scope_id and posting.item_id = x.id and posting.term = any(%(terms)s::int[])
+  returning posting.scope_id, posting.term),
+d as (
+  update term_stat t set df = t.df - g.n
+  from (select scope_id, term, count(*) as n from p group by scope_id, term) g
+  where t.scope_id = g.scope_id and t.term = g.term),
+o as (
+  delete from outbox using x where outbox.item_id = x.id and outbox.collection_id = x.collection_id),
+s as (
+  update scope set n_docs = n_docs - g.n, sum_len = sum_len - g.length
+  from (select scope_id, count(*) as n, sum(doc_len) as length from x where bow is not null group by scope_id) g
+  where scope.id = g.scope_id)
+select (select count(*) from x), (select count(*) from p)
+"""
 
 SESSION = "select nextval('session_seq')"
 
@@ -192,6 +220,23 @@ class Archive:
         async with self.connections.use() as connection:
             cursor = await connection.execute(ADD.encode(), {**parameters, **added})
             return dict(await cursor.fetchall())
+
+
+async def forgotten(connection: Connection, place: Place, ids: Sequence[int] | None) -> int:
+    """Delete a scope's items (None: all) with their postings, counts and debts; returns how many. Needs a transaction.
+
+    Terms nobody uses any more keep a row that counts 0, as their statement updates rows and deletes none.
+    """
+    parameters: dict[str, Any] = {"collection": place.collection_id, "scope": place.scope_id}
+    await connection.execute(LOCK, {"scopes": [place.scope_id]})
+    cursor = await connection.execute(
+        BAGS.encode(), {**parameters, "ids": None if ids is None else list(ids)}
+    )
+    bags: dict[int, bytes | None] = dict(await cursor.fetchall())
+    used = np.frombuffer(b"".join(bag for bag in bags.values() if bag), terms.ENTRY)["term"]
+    parameters |= {"ids": list(bags), "terms": np.unique(used).tolist()}
+    row = await (await connection.execute(FORGET.encode(), parameters)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _spoken_language(memories: Sequence[NewMemory]) -> str:
