@@ -106,12 +106,20 @@ class Move:
 
 
 def moves(standings: Iterable[Standing], budgets: Budgets, wants: Sequence[Want], now: float) -> list[Move]:
-    """What to do now: relieve tiers over their budget, drop what is idle, then bring what is wanted."""
+    """What to do now: drop what is idle, relieve tiers over their budget, then bring what is wanted.
+
+    Round by round, since who leaves VRAM may let go of its files too. It ends: what is wanted only rises,
+    everything else only falls.
+    """
     board = _Board({one.name: one for one in standings}, budgets, frozenset(want.name for want in wants))
-    board.relieve()
-    board.drop_idle(now)
-    for want in sorted(wants, key=lambda one: _RANK[one.reason]):
-        board.serve(want)
+    in_turn = sorted(wants, key=lambda one: _RANK[one.reason])
+    said = -1
+    while said < len(board.moves):
+        said = len(board.moves)
+        board.drop_idle(now)
+        board.relieve()
+        for want in in_turn:
+            board.serve(want)
     return board.moves
 
 
