@@ -22,13 +22,19 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do; the residency keeper asks these, never engine names."""
+    """What an engine can do; the residency keeper asks these, never engine names.
+
+    `runtime_load` False: adapters are those it was started with. `host_tier`: `load` can rest an adapter in
+    RAM. `merge`: one answer can mix several adapters.
+    """
 
     runtime_load: bool
     unload_frees: bool
     pin: bool
     exact_list: bool
     mixed_batch: bool
+    merge: bool = False
+    host_tier: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,17 @@ class Piece:
     usage: Usage | None = None
 
 
+EngineTier = Literal["vram", "ram"]
+
+
 @dataclass(frozen=True)
 class Loaded:
     """An adapter the engine holds. `exact` is False where the engine cannot tell and we infer it."""
 
     name: str
-    tier: Literal["vram", "ram"]
+    tier: EngineTier
     exact: bool
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,17 +83,27 @@ class Engine(Protocol):
     """A model with LoRA adapters.
 
     `generate` raises EngineDown, EngineTimeout or GenerationFailed; the last also for an adapter that
-    is not loaded. Closing the iterator cancels the generation. `load` raises AdapterError and leaves
-    the engine alive; loading a loaded name with the same path changes nothing.
+    is not loaded. Closing the iterator cancels the generation.
+
+    `load` returns once the adapter has answered a request of one token, raises AdapterError and leaves the
+    engine alive; afterwards the adapter is in `tier`, which moves one that is in the other ("ram" needs
+    `host_tier`). Loading a loaded name with the same path changes nothing. `pin` keeps a loaded adapter in
+    its slot until `unpin` or `unload`: AdapterError where the engine cannot, NoRoom when the others would
+    have no slot left. `restarts` counts how often the engine was seen to have lost everything: what was
+    loaded and pinned before must be loaded and pinned again.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def capabilities(self) -> Capabilities: ...
+    @property
+    def restarts(self) -> int: ...
     def generate(self, prompt: Prompt, *, adapter: str | None) -> AsyncGenerator[Piece]: ...
-    async def load(self, name: str, folder: Path) -> None: ...
+    async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None: ...
     async def unload(self, name: str) -> None: ...
+    async def pin(self, name: str) -> None: ...
+    async def unpin(self, name: str) -> None: ...
     async def loaded(self) -> Sequence[Loaded]: ...
     async def health(self) -> Health: ...
     async def close(self) -> None: ...

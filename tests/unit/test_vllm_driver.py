@@ -252,7 +252,95 @@ async def test_when_all_is_pinned_there_is_no_room(double, engine, folder):
     assert await say(engine, "a@1") == "[a] You said: Hello"
 
 
+# --- pins
+
+
+async def test_a_pin_holds_the_slot_and_unpin_lets_it_go(double, folder):
+    engine = Vllm(double.url, slots=4)
+    for name in "abcdefgh":
+        await engine.load(f"{name}@1", folder(name))
+        await engine.pin("a@1")
+    assert 1 in double.state.slots.in_slots
+    assert [found.name for found in await engine.loaded() if found.pinned] == ["a@1"]
+    await engine.unpin("a@1")
+    for name in "bcde":
+        await say(engine, f"{name}@1")
+    assert 1 not in double.state.slots.in_slots
+    await engine.close()
+
+
+async def test_the_last_free_slot_is_never_pinned(double, folder):
+    engine = Vllm(double.url, slots=4)
+    for name in "abcd":
+        await engine.load(f"{name}@1", folder(name))
+    for name in "abc":
+        await engine.pin(f"{name}@1")
+    with pytest.raises(NoRoom, match="'d@1' cannot be pinned: 3 adapters are"):
+        await engine.pin("d@1")
+    await engine.load("e@1", folder("e"))
+    assert await say(engine, "e@1") == "[e] You said: Hello"
+    await engine.close()
+
+
+async def test_without_the_rpc_there_are_no_pins(double, folder):
+    double.state.change(dev_mode=False)
+    engine = Vllm(double.url, slots=4)
+    await engine.load("a@1", folder("a"))
+    with pytest.raises(AdapterError, match="VLLM_SERVER_DEV_MODE"):
+        await engine.pin("a@1")
+    await engine.close()
+
+
 # --- restarts
+
+
+async def test_a_restart_is_counted_once(double, engine, folder):
+    await engine.load("a@1", folder("a"))
+    await engine.load("b@1", folder("b"))
+    double.state.registry.clear()
+    assert await engine.loaded() == []
+    assert await engine.loaded() == []
+    assert engine.restarts == 1
+
+
+async def test_a_restart_is_noticed_when_ids_begin_again(double, engine, folder):
+    for name in "abc":
+        await engine.load(f"{name}@1", folder(name))
+    double.state.restart()
+    await engine.load("d@1", folder("d"))
+    assert engine.restarts == 1
+    await engine.unload("d@1")
+    assert double.state.slots.in_host_cache == [1]
+    assert await say(engine, "a@1") == "[a] You said: Hello"
+
+
+async def test_a_load_that_was_given_up_is_taken_out_afterwards(double, folder):
+    double.state.change(load=0.5)
+    engine = Vllm(double.url, timeouts=Timeouts(total=0.2))
+    with pytest.raises(EngineTimeout):
+        await engine.load("a@1", folder("a"))
+    await _until(lambda: "a@1" in double.state.registry)
+    with pytest.raises(GenerationFailed, match="not loaded"):
+        await say(engine, "a@1")
+    assert await engine.loaded() == []
+    assert double.state.registry == {}
+    await engine.close()
+
+
+async def test_ids_are_learned_although_a_load_was_given_up(double, folder):
+    double.state.change(load=0.5)
+    engine = Vllm(double.url, timeouts=Timeouts(total=0.3))
+    with pytest.raises(EngineTimeout):
+        await engine.load("a@1", folder("a"))
+    double.state.change(load=0)
+    await _until(lambda: "a@1" in double.state.registry)
+    for name in "ba":
+        await engine.load(f"{name}@1", folder(name) if name == "b" else double.state.registry["a@1"][1])
+    await engine.unload("b@1")
+    assert double.state.registry["a@1"][0] in double.state.slots.in_host_cache
+    await engine.unload("a@1")
+    assert double.state.slots.in_host_cache == [1]
+    await engine.close()
 
 
 async def test_what_a_restarted_server_forgot_is_registered_again(double, engine, folder):
@@ -293,8 +381,17 @@ async def test_an_adapter_lost_with_its_files_is_told(double, engine, folder):
     await engine.load("a@1", home := folder("a"))
     double.state.registry.clear()
     shutil.rmtree(home)
-    with pytest.raises(GenerationFailed, match="lost 'a@1'"):
+    with pytest.raises(GenerationFailed, match="files of 'a@1' are gone"):
         await say(engine, "a@1")
+
+
+async def test_an_adapter_whose_files_are_gone_never_reaches_the_engine(double, engine, folder):
+    for name in "abcdefg":
+        await engine.load(f"{name}@1", folder(name))
+    shutil.rmtree(double.state.registry["a@1"][1])
+    with pytest.raises(GenerationFailed, match="Put them back"):
+        await say(engine, "a@1")
+    assert await say(engine, "b@1") == "[b] You said: Hello"
 
 
 async def test_a_name_the_server_had_before_us_is_taken_over(double, engine, folder):
@@ -315,16 +412,16 @@ async def test_a_name_the_server_has_from_elsewhere_is_refused(double, engine, f
 
 async def test_the_three_signs_of_a_dead_engine_are_all_engine_down(double, engine, folder):
     double.state.change(death=0.3)
-    for name in "abcdefg":
-        await engine.load(f"{name}@1", folder(name))
-    shutil.rmtree(double.state.registry["a@1"][1])
+    await engine.load("a@1", folder("a"))
+    double.state.dead = True
+    asyncio.get_running_loop().call_later(0.3, double.state.when_dead)
     for _ in range(2):
         with pytest.raises(EngineDown, match="EngineCore"):
             await say(engine, "a@1")
     assert not (await engine.health()).ok
     await asyncio.sleep(0.6)
     with pytest.raises(EngineDown, match="Connect"):
-        await say(engine, "b@1")
+        await say(engine, "a@1")
 
 
 async def test_an_answer_that_dies_midway_is_engine_down(double, engine):

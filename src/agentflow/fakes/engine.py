@@ -6,20 +6,21 @@ from pathlib import Path
 
 from agentflow.errors import AdapterError, EngineDown, EngineError, GenerationFailed
 from agentflow.fakes.voices import answer, clipped, tokens
-from agentflow.protocols import Capabilities, Health, Loaded, Piece, Prompt
+from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 
 
 class FakeEngine:
     """Speaks as `voices.answer` says, and refuses to speak for an adapter that is not loaded.
 
-    `calls` records ("load", name), ("unload", name), ("generate", name or None), ("cancel", name or None).
+    `calls` records ("load", name), ("unload", name), ("pin", name), ("unpin", name), ("generate", name or
+    None), ("cancel", name or None). `forget` is a restart: all adapters are lost.
     `delay` and `load_delay` are seconds per piece and per load; a `gate` holds every piece back until it is
     set. `failure` and `load_failure` are raised instead of working. `check_files` False takes any folder.
     """
 
     name = "fake"
     capabilities = Capabilities(
-        runtime_load=True, unload_frees=True, pin=False, exact_list=True, mixed_batch=True
+        runtime_load=True, unload_frees=True, pin=True, exact_list=True, mixed_batch=True, host_tier=True
     )
 
     def __init__(
@@ -39,6 +40,9 @@ class FakeEngine:
         self.prompts: list[Prompt] = []
         self.running = 0
         self.folders: dict[str, Path] = {}
+        self.tiers: dict[str, EngineTier] = {}
+        self.pinned: set[str] = set()
+        self.restarts = 0
         self._check_files = check_files
         self._closed = False
 
@@ -47,7 +51,7 @@ class FakeEngine:
         self.prompts.append(prompt)
         if self._closed:
             raise EngineDown("The engine has been closed.")
-        if adapter is not None and adapter not in self.folders:
+        if adapter is not None and self.tiers.get(adapter) != "vram":
             raise GenerationFailed(f"adapter: '{adapter}' is not loaded.", field="adapter", value=adapter)
         text = answer(adapter or "base", prompt.messages)
         words, finish = clipped(text, max_tokens=prompt.max_tokens, stop=prompt.stop)
@@ -64,7 +68,7 @@ class FakeEngine:
         finally:
             self.running -= 1
 
-    async def load(self, name: str, folder: Path) -> None:
+    async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None:
         self.calls.append(("load", name))
         await asyncio.sleep(self.load_delay)
         if self.load_failure:
@@ -76,13 +80,37 @@ class FakeEngine:
         if self._check_files and not (folder / "adapter_config.json").is_file():
             raise AdapterError(f"adapter: no adapter in {folder}.", field="adapter", value=name)
         self.folders[name] = folder
+        self.tiers[name] = tier
 
     async def unload(self, name: str) -> None:
         self.calls.append(("unload", name))
-        self.folders.pop(name, None)
+        self._drop(name)
+
+    async def pin(self, name: str) -> None:
+        self.calls.append(("pin", name))
+        if self.tiers.get(name) != "vram":
+            raise AdapterError(f"adapter: '{name}' is not loaded.", field="adapter", value=name)
+        self.pinned.add(name)
+
+    async def unpin(self, name: str) -> None:
+        self.calls.append(("unpin", name))
+        self.pinned.discard(name)
 
     async def loaded(self) -> Sequence[Loaded]:
-        return [Loaded(name, "vram", exact=True) for name in self.folders]
+        return [
+            Loaded(name, tier, exact=True, pinned=name in self.pinned) for name, tier in self.tiers.items()
+        ]
+
+    def forget(self) -> None:
+        """As a restart does."""
+        self.restarts += 1
+        for name in list(self.folders):
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self.folders.pop(name, None)
+        self.tiers.pop(name, None)
+        self.pinned.discard(name)
 
     async def health(self) -> Health:
         return (

@@ -140,6 +140,12 @@ class Double:
     def change(self, **changes: Any) -> None:
         self.options = replace(self.options, **changes)
 
+    def restart(self) -> None:
+        """A new process: names, weights, pins and ids are gone."""
+        self.slots = Slots(self.options.max_loras, self.options.max_cpu_loras)
+        self.registry.clear()
+        self._voices.clear()
+
     def answering(self, handler: Handler) -> Handler:
         """Turn what a handler raises into vLLM's error answers."""
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from agentflow.engines.local.answer import Answer
 from agentflow.engines.local.decoder import Close, Decoder, Load, Unload
-from agentflow.errors import AgentflowError, EngineDown
-from agentflow.protocols import Capabilities, Health, Loaded, Piece, Prompt
+from agentflow.errors import AdapterError, AgentflowError, EngineDown
+from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 
 if TYPE_CHECKING:
     from agentflow.engines.local.model import Model
@@ -37,8 +37,9 @@ class LocalEngine:
 
     name = "local"
     capabilities = Capabilities(
-        runtime_load=True, unload_frees=True, pin=False, exact_list=True, mixed_batch=True
+        runtime_load=True, unload_frees=True, pin=True, exact_list=True, mixed_batch=True
     )
+    restarts = 0
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class LocalEngine:
         self._progress = progress
         self._decoder: Decoder | None = None
         self._closed = False
+        self._pinned: set[str] = set()
 
     @property
     def running(self) -> int:
@@ -83,7 +85,9 @@ class LocalEngine:
         finally:
             answer.cancelled = True
 
-    async def load(self, name: str, folder: Path) -> None:
+    async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None:
+        if tier != "vram":
+            raise AdapterError(f"adapter: the local engine does not rest '{name}' in RAM.", field="adapter")
         decoder = await self._ready()
         done: Future[None] = Future()
         decoder.post(Load(name, folder, done))
@@ -91,6 +95,7 @@ class LocalEngine:
 
     async def unload(self, name: str) -> None:
         """Free the adapter once its answers are given; new ones are refused at once."""
+        self._pinned.discard(name)
         if self._decoder is None:
             return
         decoder = await self._ready()
@@ -98,9 +103,20 @@ class LocalEngine:
         decoder.post(Unload(name, done))
         await asyncio.shield(asyncio.wrap_future(done))
 
+    async def pin(self, name: str) -> None:
+        """Nothing leaves this engine unless it is told to: a pin is a note."""
+        if self._decoder is None or name not in self._decoder.voices:
+            raise AdapterError(
+                f"adapter: '{name}' is not loaded: load it first.", field="adapter", value=name
+            )
+        self._pinned.add(name)
+
+    async def unpin(self, name: str) -> None:
+        self._pinned.discard(name)
+
     async def loaded(self) -> Sequence[Loaded]:
         names = list(self._decoder.voices) if self._decoder else []
-        return [Loaded(name, "vram", exact=True) for name in names]
+        return [Loaded(name, "vram", exact=True, pinned=name in self._pinned) for name in names]
 
     async def health(self) -> Health:
         """A model that has not been needed yet is healthy."""

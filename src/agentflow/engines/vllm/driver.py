@@ -5,15 +5,25 @@ vLLM shows no residency, frees nothing on unload and forgets every runtime adapt
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agentflow.adapters import WEIGHTS
 from agentflow.engines.vllm.speech import Speech
 from agentflow.engines.vllm.wire import Refused, Timeouts, Wire
-from agentflow.errors import AdapterError, EngineDown, EngineError, GenerationFailed, NoRoom
-from agentflow.protocols import Capabilities, Health, Loaded, Piece, Prompt
+from agentflow.errors import (
+    AdapterError,
+    AgentflowError,
+    EngineDown,
+    EngineError,
+    EngineTimeout,
+    GenerationFailed,
+    NoRoom,
+)
+from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 from agentflow.turn import Json
 
 
@@ -25,6 +35,7 @@ class _Entry:
     lora_id: int | None
     wanted: bool = True
     registered: bool = True
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,9 @@ class Vllm:
 
     `url` with or without /v1. `base` is the served name of the base model, None asks the server.
     `thinking` is passed to the chat template where the model knows it (Qwen3), None leaves it alone.
-    The folders given to `load` must be visible to the server under the same path.
+    `slots` is the server's --max-loras: without it nothing can be pinned, since a server whose slots are
+    all pinned dies of the next request. The folders given to `load` must be visible to the server under the
+    same path.
     """
 
     name = "vllm"
@@ -53,12 +66,15 @@ class Vllm:
         api_key: str | None = None,
         timeouts: Timeouts | None = None,
         thinking: bool | None = None,
+        slots: int | None = None,
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._wire = Wire(url, api_key, self._timeouts, self._lost)
         self._base = base
         self._served: _Served | None = None
         self._thinking = thinking
+        self._slots = slots
+        self.restarts = 0
         self._loading = asyncio.Lock()
         self._known: dict[str, _Entry] = {}
         self._seen: set[int] = set()
@@ -75,6 +91,7 @@ class Vllm:
         """Stream an answer. An adapter the server has forgotten is registered again, once."""
         with self._flights.of(adapter):
             for retry in (True, False):
+                self._check(adapter)
                 await self._restore(adapter)
                 try:
                     async with aclosing(self._answer(prompt, adapter)) as pieces:
@@ -87,9 +104,13 @@ class Vllm:
                 else:
                     return
 
-    async def load(self, name: str, folder: Path) -> None:
-        """Register and activate. Raises AdapterError (NoRoom when all slots are pinned), EngineError."""
+    async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None:
+        """Register, activate and hear one token. Raises AdapterError (NoRoom when all slots are pinned)."""
         home = _absolute(folder)
+        if tier != "vram":
+            raise AdapterError(
+                "adapter: vLLM's host cache is its own: an adapter cannot rest there by order."
+            )
         async with self._loading:
             entry = self._known.get(name)
             if entry and entry.folder != home:
@@ -101,7 +122,14 @@ class Vllm:
                 )
             if entry and entry.registered:
                 return
-            lora_id = await self._register(name, home)
+            self._known[name] = entry or _Entry(home, None, wanted=False, registered=False)
+            try:
+                lora_id = await self._register(name, home)
+                await self._probe(name)
+            except AgentflowError as error:
+                if entry is None and not isinstance(error, EngineTimeout):
+                    del self._known[name]
+                raise
             self._known[name] = _Entry(home, lora_id)
 
     async def unload(self, name: str) -> None:
@@ -109,23 +137,59 @@ class Vllm:
         async with self._loading:
             entry = self._known.get(name)
             if entry:
-                self._known[name] = replace(entry, wanted=False, registered=False, lora_id=None)
-            try:
-                await self._wire.post("/v1/unload_lora_adapter", {"lora_name": name})
-            except Refused as refusal:
-                if refusal.status != 404:
-                    raise AdapterError(f"The engine did not unload '{name}': {refusal.message}") from refusal
-        if entry and entry.lora_id is not None:
+                self._known[name] = replace(entry, wanted=False, registered=False, lora_id=None, pinned=False)
+            was_there = await self._forget(name)
+        if entry and entry.lora_id is not None and was_there:
             await self._flights.landed(name)
             await self._rpc("remove_lora", entry.lora_id)
 
+    async def pin(self, name: str) -> None:
+        """Raises NoRoom before the last free slot is pinned, AdapterError without the development RPC."""
+        async with self._loading:
+            entry = self._entry(name)
+            pinned = sum(one.pinned for one in self._known.values())
+            if not entry.pinned and pinned >= await self._pinnable():
+                raise NoRoom(
+                    f"'{name}' cannot be pinned: {pinned} adapters are, and the engine needs free slots for the "
+                    "others or it dies. Unpin one, or give the engine more --max-loras and model.slots.",
+                    field="pin",
+                    value=name,
+                )
+            if entry.lora_id is None:
+                raise AdapterError(
+                    f"'{name}' cannot be pinned: the engine at {self._wire.url} offers no development RPC. Start "
+                    "it with VLLM_SERVER_DEV_MODE=1 on a private address.",
+                    field="pin",
+                    value=name,
+                )
+            await self._rpc("pin_lora", entry.lora_id)
+            self._known[name] = replace(entry, pinned=True)
+
+    async def unpin(self, name: str) -> None:
+        """The server has no such call: the adapter is taken out and read again by one token."""
+        async with self._loading:
+            entry = self._known.get(name)
+            if entry is None or not entry.pinned or entry.lora_id is None:
+                return
+            await self._rpc("remove_lora", entry.lora_id)
+            self._known[name] = replace(entry, pinned=False)
+            await self._probe(name)
+
     async def loaded(self) -> Sequence[Loaded]:
-        """Registered adapters, less those that left the host cache. The slot level is not told."""
+        """Registered adapters, less those that left the host cache. The slot level is not told.
+
+        Names whose load was given up here but went on there are taken out.
+        """
         registered = [row["id"] for row in await self._models() if row.get("parent")]
         if any(entry.registered and name not in registered for name, entry in self._known.items()):
             self._lost()
+        given_up = [name for name in registered if name in self._known and not self._known[name].wanted]
+        if given_up and not self._loading.locked():
+            for name in given_up:
+                await self._forget(name)
+            registered = [name for name in registered if name not in given_up]
         resident = await self._host_ids()
-        return [Loaded(name, "vram", exact=False) for name in registered if self._is_resident(name, resident)]
+        return [self._shown(name) for name in registered if self._is_resident(name, resident)]
 
     async def health(self) -> Health:
         try:
@@ -188,6 +252,29 @@ class Vllm:
     def _knows(self, adapter: str | None) -> bool:
         return adapter in self._known and self._known[adapter].wanted
 
+    def _check(self, adapter: str | None) -> None:
+        """Only what was loaded here is asked for, and only while its files are there: the server reads them
+        again when the adapter has left its cache, and dies when they are gone.
+        """
+        if adapter is None:
+            return
+        if not self._knows(adapter):
+            raise self._not_loaded(adapter)
+        if not (self._known[adapter].folder / WEIGHTS).is_file():
+            raise GenerationFailed(
+                f"adapter: the files of '{adapter}' are gone from {self._known[adapter].folder}. Put them back, or "
+                "unload it.",
+                field="adapter",
+                value=adapter,
+            )
+
+    def _not_loaded(self, adapter: str) -> GenerationFailed:
+        return GenerationFailed(
+            f"adapter: '{adapter}' is not loaded in the engine at {self._wire.url}. Load it first.",
+            field="adapter",
+            value=adapter,
+        )
+
     async def _restore(self, adapter: str | None) -> None:
         if adapter is None or not self._knows(adapter) or self._known[adapter].registered:
             return
@@ -200,11 +287,7 @@ class Vllm:
 
     def _failure(self, refusal: Refused, adapter: str | None) -> GenerationFailed:
         if refusal.status == 404 and adapter:
-            return GenerationFailed(
-                f"adapter: '{adapter}' is not loaded in the engine at {self._wire.url}. Load it first.",
-                field="adapter",
-                value=adapter,
-            )
+            return self._not_loaded(adapter)
         return GenerationFailed(
             f"The engine at {self._wire.url} refused: {refusal.message} (HTTP {refusal.status}).",
             field=refusal.param,
@@ -212,23 +295,80 @@ class Vllm:
 
     # --- adapters
 
+    def _entry(self, name: str) -> _Entry:
+        entry = self._known.get(name)
+        if entry is None or not entry.registered:
+            raise AdapterError(
+                f"adapter: '{name}' is not loaded: load it first.", field="adapter", value=name
+            )
+        return entry
+
+    def _shown(self, name: str) -> Loaded:
+        entry = self._known.get(name)
+        return Loaded(name, "vram", exact=False, pinned=entry is not None and entry.pinned)
+
+    async def _pinnable(self) -> int:
+        """Slots that may be pinned: one stays for the others, and one for the base on a CPU before 0.33."""
+        if self._slots is None:
+            return 0
+        version = str((await self._wire.get("/version")).json()["version"])
+        mixes_up_base = "cpu" in version and _numbers(version) < (0, 33)
+        return max(self._slots - (2 if mixes_up_base else 1), 0)
+
     async def _register(self, name: str, folder: Path) -> int | None:
         """The id the server gave, None where it does not show ids.
 
-        Ids count up and failed loads burn some, so the newest one never seen before is ours.
+        Ids count up and failed or given up loads burn some, so the newest one never seen before is ours. A
+        load without a new id means that the server has restarted unnoticed and counts from 1 again.
         """
-        self._seen |= await self._host_ids() or set()
+        for _ in range(2):
+            self._seen |= await self._host_ids() or set()
+            await self._order_load(name, folder)
+            ids = await self._host_ids()
+            if ids is None:
+                return None
+            new = ids - self._seen
+            self._seen |= new
+            if new:
+                return max(new)
+            self._lost()
+            await self._forget(name)
+        return None
+
+    async def _order_load(self, name: str, folder: Path) -> None:
+        """A name the server knew before is loaded anew, to learn its id."""
+        body = {"lora_name": name, "lora_path": str(folder)}
         try:
-            body = {"lora_name": name, "lora_path": str(folder)}
             await self._wire.post("/v1/load_lora_adapter", body, seconds=self._timeouts.total)
         except Refused as refusal:
             if "already been loaded" not in refusal.message:
                 raise _load_error(name, folder, refusal) from refusal
             await self._adopt(name, folder)
-            return None
-        new = (await self._host_ids() or set()) - self._seen
-        self._seen |= new
-        return max(new, default=None)
+            if self._has_rpc:
+                await self._forget(name)
+                await self._order_load(name, folder)
+
+    async def _forget(self, name: str) -> bool:
+        """Take the name out; the weights stay. False: the server did not know it."""
+        try:
+            await self._wire.post("/v1/unload_lora_adapter", {"lora_name": name})
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise AdapterError(f"The engine did not unload '{name}': {refusal.message}") from refusal
+            return False
+        return True
+
+    async def _probe(self, name: str) -> None:
+        """One token, because a load that was accepted may still not answer."""
+        prompt = Prompt([{"role": "user", "content": "Hello"}], max_tokens=1)
+        try:
+            async for _ in self._answer(prompt, name):
+                pass
+        except (Refused, GenerationFailed) as error:
+            await self._forget(name)
+            raise AdapterError(
+                f"The engine took '{name}' but does not answer with it: {error}", field="adapter", value=name
+            ) from error
 
     async def _adopt(self, name: str, folder: Path) -> None:
         """The server knew the name before this process: good only if it means the same files."""
@@ -247,8 +387,10 @@ class Vllm:
 
     def _lost(self) -> None:
         """The server died or restarted: nothing is resident and its ids start again."""
+        self.restarts += any(entry.registered for entry in self._known.values())
         self._known = {
-            name: replace(entry, registered=False, lora_id=None) for name, entry in self._known.items()
+            name: replace(entry, registered=False, lora_id=None, pinned=False)
+            for name, entry in self._known.items()
         }
         self._seen.clear()
         self._served = None
@@ -282,6 +424,10 @@ class Vllm:
         self._has_rpc = True
         results: list[list[int]] = answer.json()["results"]
         return results
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _absolute(folder: Path) -> Path:
