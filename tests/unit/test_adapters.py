@@ -22,6 +22,7 @@ from agentflow.adapters import (
     inspect,
     read_header,
 )
+from agentflow.adapters.report import Expected, examine
 from agentflow.errors import ConfigError, InvalidAdapter
 
 BASE = BaseShape(2, {"self_attn.q_proj": (8, 16), "mlp.down_proj": (12, 8)})
@@ -114,6 +115,9 @@ def test_an_identity_is_role_and_twelve_digits():
         ({"layer_replication": [[0, 2]]}, "layer_replication"),
         ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
         ({"target_parameters": ["experts"]}, "target_parameters"),
+        ({"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map"),
+        ({"auto_mapping": {"parent_library": "evil"}}, "auto_mapping"),
+        ({"auto_mapping": {"parent_library": 7}}, "auto_mapping"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"r": 16}, "r"),
         ({"r": 0}, "r"),
@@ -211,6 +215,42 @@ def test_a_link_out_of_the_folder_is_refused(adapter, tmp_path):
     (folder / WEIGHTS).rename(tmp_path / "elsewhere")
     (folder / WEIGHTS).symlink_to(tmp_path / "elsewhere")
     assert "link out of its folder" in str(_refusal(folder))
+
+
+def test_a_folder_outside_the_allowed_roots_is_refused_wherever_links_lead(adapter, tmp_path):
+    folder, allowed = adapter(), tmp_path / "allowed"
+    allowed.mkdir()
+    (allowed / "link").symlink_to(folder)
+    for named in (folder, allowed / "link"):
+        with pytest.raises(InvalidAdapter, match="lies outside the allowed folders"):
+            check(named, base=BASE, max_rank=8, roots=[allowed])
+    assert check(folder, base=BASE, max_rank=8, roots=[allowed, tmp_path]).rank == 4
+
+
+@pytest.mark.parametrize("program", ["modeling.py", "kernel.so", "RUN.SH"])
+def test_programs_beside_the_weights_are_refused(adapter, program):
+    folder = adapter()
+    (folder / program).touch()
+    assert f"holds code ({program})" in str(_refusal(folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_values_that_are_no_numbers_are_refused(adapter, value, dtype):
+    tensors = {name: matrix.astype(dtype) for name, matrix in _pair().items()}
+    tensors[f"{Q}.lora_A.weight"][1, 2] = value
+    assert "nan or inf" in str(_refusal(adapter(tensors)))
+
+
+def test_a_huge_adapter_is_refused_from_its_header_alone(adapter):
+    rows = 1 << 34
+    header = {
+        f"{Q}.lora_A.weight": _entry((4, 8), (0, 128)),
+        f"{Q}.lora_B.weight": _entry((rows, 4), (128, 128 + rows * 16)),
+    }
+    folder = _raw(adapter(), header)
+    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size + 128 + rows * 16)
+    assert "is larger than 17179869184 bytes" in str(_refusal(folder, base=None))
 
 
 def test_a_link_to_the_whole_folder_is_fine(adapter, tmp_path):
@@ -336,6 +376,68 @@ def test_an_arbitrary_configuration_is_valid_or_an_invalid_adapter(tmp_path_fact
     assert error is None or str(error).encode()
 
 
+# --- the report ------------------------------------------------------------------------------
+
+EXPECTED = Expected(BASE, "models/base", max_rank=8)
+
+
+def _verdicts(folder, expected=EXPECTED) -> dict[str, str]:
+    return {row.what: row.verdict for row in examine(folder, expected) if row.verdict != "ok"}
+
+
+def test_a_good_adapter_answers_every_question(adapter):
+    rows = examine(adapter(base_model_name_or_path="Base"), EXPECTED)
+    assert {row.what: row.verdict for row in rows} == dict.fromkeys(
+        (
+            "files", "roots", "no code", "pickles", "configuration", "settings and rank", "base model", "header",
+            "matrices", "base's shapes", "values", "digest",
+        ),
+        "ok",
+    )  # fmt: skip
+
+
+def test_one_mistake_does_not_hide_the_others(adapter):
+    folder = adapter(_pair(features=(9, 16), fill=0.0), r=4, peft_type="IA3", base_model_name_or_path="base")
+    (folder / "run.py").touch()
+    (folder / "optimizer.pt").touch()
+    assert _verdicts(folder) == {
+        "no code": "mistake",
+        "pickles": "warning",
+        "settings and rank": "mistake",
+        "base's shapes": "mistake",
+        "values": "mistake",
+    }
+
+
+def test_what_a_mistake_leaves_open_is_said(adapter):
+    folder = adapter()
+    (folder / WEIGHTS).write_bytes(b"short")
+    found = _verdicts(folder)
+    assert (found["header"], found["matrices"], found["values"]) == ("mistake", "unknown", "unknown")
+
+
+def test_a_base_out_of_reach_is_left_to_the_engine(adapter):
+    row = next(row for row in examine(adapter(), Expected(None, "Qwen/X", 8)) if row.what == "base's shapes")
+    assert (row.verdict, "engine will judge" in row.found) == ("unknown", True)
+
+
+def test_a_folder_that_is_not_there_has_a_report_too(tmp_path):
+    assert _verdicts(tmp_path / "nowhere")["files"] == "mistake"
+
+
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*_config(), "rank_pattern", "alpha_pattern", "base_model_name_or_path"]), _JSON
+    )
+)
+def test_the_report_and_the_check_agree(tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("adapter")
+    (folder / CONFIG).write_text(json.dumps(_config(**changes)))
+    save_file(_pair(), folder / WEIGHTS)
+    bad = any(row.verdict == "mistake" for row in examine(folder, EXPECTED))
+    assert bad == (_refused(lambda: check(folder, base=BASE, max_rank=8)) is not None)
+
+
 # --- base models -----------------------------------------------------------------------------
 
 QWEN = {
@@ -371,6 +473,7 @@ def test_experts_have_shapes_of_their_own(tmp_path):
     base = _base(tmp_path, QWEN | {"model_type": "qwen3_moe", "num_experts": 4, "moe_intermediate_size": 96})
     assert base.features("model.layers.0.mlp.experts.3.up_proj") == (128, 96)
     assert base.features("model.layers.0.mlp.experts.4.up_proj") is None
+    assert base.features("model.layers.0.mlp.up_proj") is None
 
 
 def test_head_size_and_value_heads_have_defaults(tmp_path):
