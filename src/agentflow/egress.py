@@ -34,6 +34,15 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True)
+class Stream:
+    """An answer whose body is still on its way, as it was sent (never decompressed)."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
 class Egress:
     """Requests to the world. `allow` lists hosts and networks (CIDR) that may be private all the same.
 
@@ -85,11 +94,26 @@ class Egress:
 
         Raises AddressRefused, and Unreachable for any status but 200, for more than `limit` bytes, and for time.
         """
+        async with self.stream(url, limit=limit, seconds=seconds, headers=headers, schemes=schemes) as answer:
+            if answer.status != 200:
+                raise Unreachable(f"{shown(url)} answered {answer.status}.")
+            yield answer.chunks
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        *,
+        limit: int,
+        seconds: float = 600.0,
+        headers: Mapping[str, str] | None = None,
+        schemes: Sequence[str] = ("https",),
+    ) -> AsyncIterator[Stream]:
+        """As `download`, for who wants status and headers too (parts of files, sizes): any status is an answer."""
         _parsed(url, schemes, "url")
         async with self._opened("GET", url, seconds, headers=headers or {}, follow=schemes) as response:
-            if response.status_code != 200:
-                raise Unreachable(f"{shown(url)} answered {response.status_code}.")
-            yield _bounded(response, limit, cut=False)
+            chunks = _bounded(response, limit, cut=False)
+            yield Stream(response.status_code, response.headers, chunks)
 
     async def close(self) -> None:
         """End all connections."""

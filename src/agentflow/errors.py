@@ -11,7 +11,9 @@ AgentflowError
 ├── Conflict                    the same idempotency key with another request
 ├── AdapterError                an adapter cannot be used
 │   ├── InvalidAdapter          its files fail validation; no engine has seen them
-│   └── NoRoom                  every slot is held or pinned
+│   ├── FetchFailed             its source does not give it
+│   ├── ColdAdapter             it is not ready within the time that the role allows
+│   └── NoRoom                  a tier has no room that may be freed
 ├── EngineError                 the model server cannot answer
 │   ├── EngineDown
 │   ├── EngineTimeout
@@ -91,8 +93,16 @@ class InvalidAdapter(AdapterError):
     """An adapter's files fail validation; no engine has seen them."""
 
 
+class FetchFailed(AdapterError):
+    """The source of an adapter is not there, hangs, breaks off or lies about what it sends."""
+
+
+class ColdAdapter(AdapterError):
+    """An adapter is not ready within the time that its role allows; its load goes on."""
+
+
 class NoRoom(AdapterError):
-    """Every engine slot is held or pinned."""
+    """A tier has no room, and nothing in it may leave."""
 
 
 class EngineError(AgentflowError):

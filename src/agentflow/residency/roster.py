@@ -50,7 +50,7 @@ def _adapter(
         name=identity(name, files.sha256),
         folder=place,
         at_start=resting or role.warm is Warm.START,
-        pinned=role.pin,
+        pinned=role.pin == "vram",
         unload_after=None if resting else role.unload_after,
     )
 

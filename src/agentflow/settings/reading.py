@@ -84,8 +84,13 @@ def _bad_secret(path: Path_, value: str, document: Document) -> Finding:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    data = folder / settings.postgres.data
-    return settings.model_copy(update={"postgres": settings.postgres.model_copy(update={"data": data})})
+    """Relative folders start where the file lies."""
+    postgres = settings.postgres.model_copy(update={"data": folder / settings.postgres.data})
+    model = settings.model
+    disk = model.disk.model_copy(update={"path": folder / model.disk.path.expanduser()})
+    roots = tuple(folder / root.expanduser() for root in model.roots)
+    changed = model.model_copy(update={"disk": disk, "roots": roots})
+    return settings.model_copy(update={"postgres": postgres, "model": changed})
 
 
 def _explained(details: ErrorDetails, document: Document) -> Finding:
@@ -159,6 +164,33 @@ def _cross_checked(settings: Settings, document: Document) -> Iterator[Finding]:
                 serious=False,
             )
     yield from _router_roles(settings, document)
+    yield from _fallbacks_known(settings, document)
+    yield from _pins_fit(settings, document)
+
+
+def _fallbacks_known(settings: Settings, document: Document) -> Iterator[Finding]:
+    for name, role in settings.roles.items():
+        wanted = role.when_cold.role
+        if wanted is None or (wanted in settings.roles and wanted != name):
+            continue
+        path: Path_ = ("roles", name, "when_cold")
+        known = ", ".join(one for one in settings.roles if one != name) or "none"
+        yield Finding(document.line(path), dotted(path), wanted, f"no such other role; known: {known}")
+
+
+def _pins_fit(settings: Settings, document: Document) -> Iterator[Finding]:
+    """An engine whose every slot is pinned dies of the next adapter, so one slot stays free for the others."""
+    speaking = [name for name, role in settings.roles.items() if role.lora_path is not None]
+    pinned = [name for name in speaking if settings.roles[name].pin == "vram"]
+    slots = settings.model.slots
+    room = slots if len(pinned) == len(speaking) else slots - 1
+    if len(pinned) > room:
+        path: Path_ = ("roles", pinned[-1], "pin")
+        message = (
+            f"{len(pinned)} roles are pinned in VRAM ({', '.join(pinned)}), but model.slots = {slots} has room "
+            f"for {room}: unpin some or raise model.slots"
+        )
+        yield Finding(document.line(path), dotted(path), "vram", message)
 
 
 def _collections_known(settings: Settings, document: Document, name: str) -> Iterator[Finding]:

@@ -6,8 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from agentflow.settings.residency import Cron, DiskTier, Fetching, PinTo, RamTier, WhenCold
 from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
-from agentflow.settings.values import Location, Octets, Place, Seconds, Section, Warm, WarmBy, lowered
+from agentflow.settings.values import (
+    Location,
+    Milliseconds,
+    Octets,
+    Place,
+    Seconds,
+    Section,
+    Warm,
+    WarmBy,
+    lowered,
+)
 
 Language = Literal[
     "auto", "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french",
@@ -36,14 +47,27 @@ class Role(Section):
     examples: tuple[str, ...] = Field((), description="Messages that belong to this role.")
     lora_path: str | None = Field(
         None,
-        description="Adapter folder (safetensors), or tiny:NAME for a shipped one; none: the base model.",
+        description="Adapter folder (safetensors), hf://, s3:// or https:// address, or tiny:NAME for a shipped one; "
+        "none: the base model.",
+    )
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="What the adapter must be: SHA-256 of its weights file, or its digest.",
     )
     location: Place = Field(Location.RAM, description="Where the adapter rests: VRAM, RAM, disk or remote.")
     warm: WarmBy = Field(
         Warm.PREDICTED, description="Who activates it: start, predicted, demand or schedule."
     )
+    warm_at: Cron | None = Field(None, description="warm: schedule: when it is loaded, such as 0 8 * * 1-5.")
+    warm_until: Cron | None = Field(None, description="Until when it is kept then, such as 0 18 * * 1-5.")
     unload_after: Seconds | None = Field(600.0, description="Idle time until it is unloaded, such as 10m.")
-    pin: bool = Field(False, description="Never unload it.")
+    pin: PinTo = Field(None, description="A tier it never leaves: vram (or true), ram or disk.")
+    cold_budget_ms: Milliseconds = Field(1500.0, ge=0, description="A load this short is simply waited for.")
+    when_cold: WhenCold = Field(
+        WhenCold(), description="What happens beyond the budget: wait, base, fallback ROLE or refuse."
+    )
+    cold_max_ms: Milliseconds = Field(60_000.0, gt=0, description="No turn waits longer for an adapter.")
     intents: tuple[IntentSettings, ...] = Field((), description="Several things the role is for.")
     rules: tuple[RuleSettings, ...] = Field((), description="Words or patterns that decide before meaning.")
     threshold: float | None = Field(None, description="Own scope threshold instead of the calibrated one.")
@@ -51,6 +75,14 @@ class Role(Section):
     reads: tuple[str, ...] = Field(("conversations",), description="Collections it recalls from.")
     writes: tuple[str, ...] = Field(("conversations",), description="Collections its turns are written to.")
     generation: Generation = Generation()
+
+    @model_validator(mode="after")
+    def _schedule_has_a_time(self) -> "Role":
+        if (self.warm is Warm.SCHEDULE) != (self.warm_at is not None):
+            raise ValueError("warm: schedule and warm_at: a cron line such as 0 8 * * 1-5 go together")
+        if self.warm_until is not None and self.warm_at is None:
+            raise ValueError("warm_until means something only with warm_at")
+        return self
 
 
 class Collection(Section):
@@ -83,6 +115,13 @@ class Model(Section):
     api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH.")
     slots: int = Field(8, ge=1, description="Adapters that fit into VRAM at once (vLLM: --max-loras).")
     max_rank: int = Field(64, ge=1, description="Largest LoRA rank (vLLM: --max-lora-rank).")
+    vram: Octets | None = Field(None, ge=1, description="Bytes of VRAM for adapters, besides `slots`.")
+    ram: RamTier = Field(RamTier(), description="Copies of adapters in memory.")
+    disk: DiskTier = Field(DiskTier(), description="Adapters fetched from elsewhere.")
+    fetching: Fetching = Field(Fetching(), description="How they are fetched.")
+    roots: tuple[Path, ...] = Field(
+        (), description="Folders that local adapters must lie in; none: wherever the file says."
+    )
     batch: int = Field(8, ge=1, le=256, description="Answers generated at once by the local engine.")
     thinking: bool | None = Field(None, description="Qwen3 and its like: false keeps think text out.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the local engine; tiny: 1.")

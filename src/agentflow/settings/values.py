@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER = re.compile(r"^\s*\d+(?:\.\d+)?\s*$")
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*$", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -26,6 +27,13 @@ def seconds(value: Any) -> Any:
     if not match:
         raise ValueError(f"{value!r} is not a duration; write a number with ms, s, m, h or d, such as 10m")
     return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def milliseconds(value: Any) -> Any:
+    """Milliseconds of a plain number; of "1.5s" and "500ms" too."""
+    if not isinstance(value, str) or _NUMBER.match(value):
+        return value
+    return seconds(value) * 1000
 
 
 def octets(value: Any) -> Any:
@@ -63,6 +71,7 @@ class Warm(StrEnum):
 
 
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
+Milliseconds = Annotated[float, BeforeValidator(milliseconds, json_schema_input_type=float | str)]
 Octets = Annotated[int, BeforeValidator(octets, json_schema_input_type=int | str)]
 Place = Annotated[Location, BeforeValidator(lowered, json_schema_input_type=str)]
 WarmBy = Annotated[Warm, BeforeValidator(lowered, json_schema_input_type=str)]
