@@ -23,7 +23,8 @@ from typing import BinaryIO
 
 import structlog
 
-from agentflow.adapters import CONFIG, CONFIG_LIMIT, WEIGHTS, AdapterFiles
+from agentflow.adapters import CONFIG, WEIGHTS, AdapterFiles
+from agentflow.adapters.config import CONFIG_LIMIT
 from agentflow.egress import shown
 from agentflow.errors import AdapterError, FetchFailed, InvalidAdapter, NoRoom
 from agentflow.protocols import RemoteFile, Source
