@@ -18,6 +18,7 @@ AgentflowError
 │   ├── EngineDown
 │   ├── EngineTimeout
 │   └── GenerationFailed
+│       └── PromptRefused       too long, or a form that the engine does not know
 ├── Unreachable                 an address outside does not answer as it should
 ├── EmbedderError               texts cannot be turned into vectors
 ├── HomeDown                    the place of a collection's vectors cannot be reached
@@ -119,6 +120,10 @@ class EngineTimeout(EngineError):
 
 class GenerationFailed(EngineError):
     """The engine refused or broke off this generation."""
+
+
+class PromptRefused(GenerationFailed):
+    """The engine refuses this prompt: it is too long, or asks for what the engine cannot do."""
 
 
 class Unreachable(AgentflowError):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentflow.prompt import ChatMessage
-from agentflow.turn import Context, Json, Recollection, Usage
+from agentflow.turn import Context, Given, Json, Recollection, Usage
 
 Vectors = NDArray[np.float32]
 
@@ -35,11 +35,16 @@ class Capabilities:
     mixed_batch: bool
     merge: bool = False
     host_tier: bool = False
+    tools: bool = False
+    structured: bool = False
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One generation. `max_tokens` bounds the answer; `temperature` 0 is greedy."""
+    """One generation. `max_tokens` bounds the answer; `temperature` 0 is greedy.
+
+    `tools`, `tool_choice` and `response_format` are OpenAI's, for engines whose capabilities name them.
+    """
 
     messages: Sequence[ChatMessage]
     max_tokens: int = 512
@@ -47,15 +52,48 @@ class Prompt:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    tools: Sequence[Json] = ()
+    tool_choice: str | Json | None = None
+    response_format: Json | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer. The last piece of a stream has `finish` ("stop" or "length") and `usage`."""
+    """A piece of an answer. The last piece has `finish` ("stop", "length" or "tool_calls") and `usage`.
+
+    `tool_calls` are deltas in OpenAI's form: `index` says which call grows.
+    """
 
     text: str
     finish: str | None = None
     usage: Usage | None = None
+    tool_calls: Sequence[Json] = ()
+
+
+@dataclass
+class Said:
+    """An answer as its pieces add up."""
+
+    texts: list[str] = field(default_factory=list)
+    deltas: dict[int, Json] = field(default_factory=dict)
+    finish: str | None = None
+    usage: Usage | None = None
+
+    def hear(self, piece: Piece) -> None:
+        """Add a piece."""
+        self.texts.append(piece.text)
+        self.finish, self.usage = piece.finish or self.finish, piece.usage or self.usage
+        for delta in piece.tool_calls:
+            function = delta.get("function") or {}
+            fresh = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = self.deltas.setdefault(delta.get("index", 0), fresh)
+            call["id"] = delta.get("id") or call["id"]
+            call["function"]["name"] += function.get("name") or ""
+            call["function"]["arguments"] += function.get("arguments") or ""
+
+    def calls(self) -> list[Json]:
+        """The tool calls, whole, in OpenAI's form."""
+        return [self.deltas[index] for index in sorted(self.deltas)]
 
 
 EngineTier = Literal["vram", "ram"]
@@ -240,7 +278,11 @@ class VectorHome(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A message to be accepted."""
+    """A message to be accepted.
+
+    `given` is what a stateless client sent beside it; `stands_for` is the digest of the whole request where thread
+    and text were derived from it.
+    """
 
     text: str
     tenant: int = 0
@@ -249,10 +291,14 @@ class Request:
     wanted_role: str | None = None
     idempotency_key: str | None = None
     run_id: str | None = None
+    given: Given | None = None
+    stands_for: bytes | None = None
 
     @property
     def fingerprint(self) -> bytes:
-        """What an idempotency key stands for: sha256 over text, role and thread."""
+        """What an idempotency key stands for: `stands_for`, or sha256 over text, role and thread."""
+        if self.stands_for is not None:
+            return self.stands_for
         parts = (self.text, self.wanted_role or "", self.thread_id or "")
         return sha256("\x1f".join(parts).encode()).digest()
 
@@ -268,6 +314,7 @@ class Lease:
     user: str
     text: str
     wanted_role: str | None
+    given: Given | None = None
 
 
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -319,7 +366,11 @@ class NewMemory:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a finished turn writes, in one transaction."""
+    """All that a finished turn writes, in one transaction.
+
+    A "step" ends in tool calls: later turns of the thread do not see it. `exchange` finds the turn again in a
+    client's transcript (retrieval.exchange).
+    """
 
     answer: str
     result: Json
@@ -328,6 +379,8 @@ class Outcome:
     usage: Usage
     latency_ms: int
     memories: Sequence[NewMemory] = field(default=())
+    kind: Literal["turn", "step"] = "turn"
+    exchange: bytes | None = None
 
 
 class Ledger(Protocol):
@@ -361,6 +414,10 @@ class Ledger(Protocol):
 
     async def find(self, run_id: str, *, tenant: int) -> RunRecord:
         """Raises NotFound."""
+        ...
+
+    async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
+        """The run that an idempotency key stands for."""
         ...
 
     async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:

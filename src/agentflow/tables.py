@@ -1,7 +1,9 @@
 """The schema as SQLAlchemy Core metadata, read by migrations/env.py; statements live in records/ and memory/.
 
 Codes: message.role 1 system 2 user 3 assistant 4 tool. message.status 1 complete 2 partial.
-run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job.
+run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job
+4 step (ended in tool calls, seen by no later turn) 5 turn made elsewhere or copied from another branch.
+run.given: what a stateless client sent beside the message, until the run ends; run.exchange: finds it again.
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
 collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector is owed, "index" its words are.
@@ -109,6 +111,8 @@ run = Table(
     Column("adapter", Text),
     Column("worker", Text),
     Column("lease_until", DateTime(timezone=True)),
+    Column("given", JSONB(none_as_null=True)),
+    Column("exchange", LargeBinary),
     Column("result", JSONB(none_as_null=True)),
     Column("error", JSONB(none_as_null=True)),
     _at("started_at"),
@@ -117,6 +121,7 @@ run = Table(
 )
 Index("run_live_ix", run.c.lease_until, postgresql_where=run.c.status.in_((0, 1)))
 Index("run_open_ix", run.c.thread_id, run.c.seq, postgresql_where=run.c.status.in_((0, 1)))
+Index("run_exchange_ix", run.c.tenant, run.c.exchange, postgresql_where=run.c.exchange.is_not(None))
 Index("run_idem_uq", run.c.tenant, run.c.idem_key, unique=True, postgresql_where=run.c.idem_key.is_not(None))
 
 message = Table(

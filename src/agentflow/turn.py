@@ -49,6 +49,24 @@ class Usage(TypedDict):
     completion_tokens: int
 
 
+class Given(TypedDict, total=False):
+    """What a stateless client sent beside its message; kept while the run is open, then forgotten.
+
+    `history` is the client's own transcript before the message, `after` the tool calls and results behind it,
+    `system` its system prompt. `tools`, `tool_choice` and `response_format` are OpenAI's. `sampling` holds fields of
+    Prompt. `memory` False: nothing is recalled and nothing remembered.
+    """
+
+    system: str
+    history: list[ChatMessage]
+    after: list[ChatMessage]
+    tools: list[Json]
+    tool_choice: Any
+    response_format: Json
+    sampling: Json
+    memory: bool
+
+
 def merged(left: Json | None, right: Json | None) -> Json:
     """Reducer: the right dictionary's keys over the left's; a turn's first step begins anew."""
     return {**(left or {}), **(right or {})} if right and "accept" not in right else right or {}
@@ -60,6 +78,7 @@ class Asked(TypedDict):
     text: NotRequired[Annotated[str, UntrackedValue]]
     wanted_role: NotRequired[Annotated[str | None, UntrackedValue]]
     lease: NotRequired[Annotated[Json, UntrackedValue]]
+    given: NotRequired[Annotated[Given | None, UntrackedValue]]
 
 
 class Context(TypedDict):
@@ -118,9 +137,10 @@ class Recalled(TypedDict):
 
 
 class Generated(TypedDict):
-    """The model's answer."""
+    """The model's answer; with `tool_calls` (OpenAI's form) it waits for the client to run them."""
 
     answer: Annotated[str, UntrackedValue]
+    tool_calls: NotRequired[Annotated[list[Json], UntrackedValue]]
     finish: str
     usage: Usage
 
@@ -139,3 +159,8 @@ class Timed(TypedDict):
 
 class Turn(Asked, Accepted, Classified, Selected, Recalled, Generated, Remembered, Timed):
     """The graph's whole state."""
+
+
+def remembers(turn: Turn) -> bool:
+    """Whether the turn may recall and be remembered: a stateless client may keep a memory of its own."""
+    return (turn.get("given") or {}).get("memory", True)

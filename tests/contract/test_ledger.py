@@ -201,3 +201,40 @@ async def test_history_is_the_newest_messages_of_finished_turns(ledger: Ledger) 
     context = await ledger.context(last.run_id, tenant=0, messages=3)
     assert [one["content"] for one in context["history"]] == ["1", "three", "3"]
     assert (await ledger.context(last.run_id, tenant=0, messages=0))["history"] == []
+
+
+async def test_what_a_client_sent_beside_its_message_is_there_until_the_turn_ends(ledger: Ledger) -> None:
+    given = {"system": "Be terse.", "tools": []}
+    lease = await accepted(ledger, given=given)
+    assert lease.given == given
+    await ledger.fail(lease, {"error": "Interrupted"}, final=False)
+    again = await ledger.claim(lease.run_id)
+    assert again is not None
+    assert again.given == given
+
+
+async def test_a_step_is_no_part_of_the_conversation(ledger: Ledger) -> None:
+    step = await accepted(ledger, text="call the tool")
+    await ledger.finish(step, outcome("", kind="step"))
+    turn = await accepted(ledger, text="call the tool", thread_id=step.thread_id)
+    await ledger.finish(turn, outcome("done", exchange=b"0123456789abcdef"))
+    last = await accepted(ledger, text="thanks", thread_id=step.thread_id)
+    context = await ledger.context(last.run_id, tenant=0, messages=10)
+    assert [one["content"] for one in context["history"]] == ["call the tool", "done"]
+
+
+async def test_a_key_finds_its_run_for_its_tenant_only(ledger: Ledger) -> None:
+    lease = await accepted(ledger, idempotency_key="k")
+    found = await ledger.with_key("k", tenant=0)
+    assert found is not None
+    assert found.run_id == lease.run_id
+    assert await ledger.with_key("k", tenant=1) is None
+    assert await ledger.with_key("other", tenant=0) is None
+
+
+async def test_a_key_may_stand_for_more_than_the_text(ledger: Ledger) -> None:
+    await ledger.accept(Request(text="hi", idempotency_key="k", stands_for=b"a"))
+    again = await ledger.accept(Request(text="hi", idempotency_key="k", stands_for=b"a"))
+    assert not again.fresh
+    with pytest.raises(Conflict):
+        await ledger.accept(Request(text="hi", idempotency_key="k", stands_for=b"b"))

@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from agentflow.adapters import CONFIG, WEIGHTS
 from agentflow.engines.vllm import Timeouts, Vllm
-from agentflow.errors import AdapterError, EngineDown, EngineTimeout, GenerationFailed, NoRoom
+from agentflow.errors import AdapterError, EngineDown, EngineTimeout, GenerationFailed, NoRoom, PromptRefused
 from agentflow.fakes.vllm import Options, serve
-from agentflow.protocols import Capabilities, Loaded, Prompt
+from agentflow.protocols import Capabilities, Loaded, Prompt, Said
 
 HASTY = Timeouts(connect=1, first_token=0.2, between_tokens=0.2, total=5, control=0.5)
 
@@ -204,7 +204,7 @@ async def test_unload_frees_the_weights_where_the_rpc_is(double, engine, folder)
     await engine.load("b@1", folder("b"))
     await engine.unload("a@1")
     assert double.state.slots.in_host_cache == [2]
-    assert engine.capabilities == Capabilities(True, True, True, False, True)
+    assert engine.capabilities == Capabilities(True, True, True, False, True, tools=True, structured=True)
 
 
 async def test_without_the_rpc_unload_forgets_the_name_only(double, engine, folder):
@@ -212,7 +212,7 @@ async def test_without_the_rpc_unload_forgets_the_name_only(double, engine, fold
     await engine.load("a@1", folder("a"))
     await engine.unload("a@1")
     assert double.state.slots.in_host_cache == [1]
-    assert engine.capabilities == Capabilities(True, False, False, False, True)
+    assert engine.capabilities == Capabilities(True, False, False, False, True, tools=True, structured=True)
     assert await engine.loaded() == []
 
 
@@ -440,3 +440,25 @@ async def test_a_connection_cut_midway_is_engine_down(double, engine):
     double.state.when_dead()
     with pytest.raises((EngineDown, GenerationFailed)):
         [piece async for piece in stream]
+
+
+async def test_tool_calls_and_structured_answers_come_through(engine):
+    look = {"type": "object", "properties": {"place": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "look", "parameters": look}}]
+    asked = [{"role": "user", "content": "call the tool"}]
+    said = Said()
+    async for piece in engine.generate(Prompt(asked, tools=tools), adapter=None):
+        said.hear(piece)
+    assert (said.finish, "".join(said.texts)) == ("tool_calls", "")
+    assert [one["function"] for one in said.calls()] == [
+        {"name": "look", "arguments": '{"place": "call the tool"}'}
+    ]
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": look}}
+    pieces = [one.text async for one in engine.generate(Prompt(asked, response_format=shape), adapter=None)]
+    assert set(json.loads("".join(pieces))) == {"place"}
+
+
+async def test_a_prompt_that_the_engine_refuses_is_the_callers_matter(engine):
+    with pytest.raises(PromptRefused, match=r"top_p must be in \(0, 1\]"):
+        async for _ in engine.generate(Prompt([{"role": "user", "content": "hi"}], top_p=2), adapter=None):
+            pass

@@ -1,6 +1,7 @@
 """A turn in memory: its steps, its events, its failures."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,32 @@ async def test_the_adapter_loads_while_memory_is_searched(world) -> None:
         w.engine.load, w.ledger.memory.search = slow_load, noted_search
         await (await w.worker.start(Request(text="hello", wanted_role="coder"))).finished()
         assert order == ["load begins", "search", "load ends"]
+
+
+async def test_a_turn_that_ends_in_tool_calls_is_a_step_that_nobody_remembers(world) -> None:
+    tool = {
+        "type": "function",
+        "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
+    }
+    async with world() as w:
+        request = Request(text="call the tool", wanted_role="coder", given={"tools": [tool]})
+        feed = await w.worker.start(request)
+        result = await feed.finished()
+        assert (result["finish"], result["output"]) == ("tool_calls", "")
+        assert result["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}
+        assert "tool_calls" in [one["event"] for one in feed.events]
+        assert w.ledger.memory.items == []
+        again = await (await w.worker.start(replace(request, text="hi", thread_id=feed.thread_id))).finished()
+        assert "tool_calls" not in again
+        assert [one["content"] for one in w.engine.prompts[-1].messages] == ["hi"]
+
+
+async def test_a_client_with_a_memory_of_its_own_gets_none_of_ours(world) -> None:
+    async with world() as w:
+        for text in ("My dog is called Rex", "How is my dog called?"):
+            request = Request(text=text, wanted_role="coder", given={"memory": False})
+            result = await (await w.worker.start(request)).finished()
+        assert (result["memory"], result["memories"], w.ledger.memory.items) == ("off", [], [])
 
 
 async def test_what_one_thread_said_another_remembers(world) -> None:

@@ -22,6 +22,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.Conflict: 409,
     errors.AdapterError: 503,
     errors.EngineTimeout: 504,
+    errors.PromptRefused: 422,
     errors.GenerationFailed: 502,
     errors.EngineError: 503,
     errors.Unreachable: 502,

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from agentflow.errors import AdapterError, EngineDown, EngineError, GenerationFailed
+from agentflow.fakes.calls import called, deltas, structured
 from agentflow.fakes.voices import answer, clipped, tokens
 from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 
@@ -20,7 +21,14 @@ class FakeEngine:
 
     name = "fake"
     capabilities = Capabilities(
-        runtime_load=True, unload_frees=True, pin=True, exact_list=True, mixed_batch=True, host_tier=True
+        runtime_load=True,
+        unload_frees=True,
+        pin=True,
+        exact_list=True,
+        mixed_batch=True,
+        host_tier=True,
+        tools=True,
+        structured=True,
     )
 
     def __init__(
@@ -53,14 +61,20 @@ class FakeEngine:
             raise EngineDown("The engine has been closed.")
         if adapter is not None and self.tiers.get(adapter) != "vram":
             raise GenerationFailed(f"adapter: '{adapter}' is not loaded.", field="adapter", value=adapter)
-        text = answer(adapter or "base", prompt.messages)
+        calls = called(prompt.messages, prompt.tools, prompt.tool_choice)
+        text = "" if calls else answer(adapter or "base", prompt.messages)
+        text = structured(text, prompt.response_format)
         words, finish = clipped(text, max_tokens=prompt.max_tokens, stop=prompt.stop)
         self.running += 1
         try:
             for word in words:
                 await self._pause()
                 yield Piece(word)
+            for delta in deltas(calls):
+                await self._pause()
+                yield Piece("", tool_calls=(delta,))
             asked = sum(len(tokens(message["content"])) for message in prompt.messages)
+            finish = "tool_calls" if calls else finish
             yield Piece("", finish, {"prompt_tokens": asked, "completion_tokens": len(words)})
         except GeneratorExit:
             self.calls.append(("cancel", adapter))

@@ -30,6 +30,7 @@ class Entry:
     answer: str | None = None
     role: str | None = None
     ended_at: float = 0.0
+    kind: str = "turn"
 
 
 @dataclass
@@ -130,6 +131,7 @@ class FakeLedger:
             return
         entry = self._fenced(lease)
         entry.record = replace(entry.record, status="done", result=outcome.result, error=None)
+        entry.kind = outcome.kind
         entry.answer, entry.role, entry.ended_at = outcome.answer, outcome.role, self.clock()
         for one in outcome.memories:
             scope = Scope(lease.tenant, one.collection, lease.user)
@@ -154,6 +156,11 @@ class FakeLedger:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return entry.record
 
+    async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
+        """See Ledger.with_key."""
+        same = (one for one in self.runs.values() if one.request.tenant == tenant)
+        return next((one.record for one in same if one.request.idempotency_key == key), None)
+
     async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:
         """See Ledger.context."""
         record = await self.find(run_id, tenant=tenant)
@@ -162,6 +169,8 @@ class FakeLedger:
         last = before[-1] if before else None
         history: list[ChatMessage] = []
         for one in before:
+            if one.kind == "step":
+                continue
             history += [{"role": "user", "content": one.request.text}]
             history += [{"role": "assistant", "content": one.answer or ""}]
         roles = [one.role for one in thread if one.role is not None]
@@ -222,6 +231,7 @@ class FakeLedger:
             request.user,
             request.text,
             request.wanted_role,
+            request.given,
         )
 
 

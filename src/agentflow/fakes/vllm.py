@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentflow.adapters import read_header
 from agentflow.errors import InvalidAdapter
+from agentflow.fakes.calls import called, deltas, structured
 from agentflow.fakes.slots import WEIGHTS, FilesGoneError, PinnedError, Slots
 from agentflow.fakes.voices import answer, clipped, tokens
 
@@ -301,8 +302,10 @@ class Double:
     async def _stream(self, body: dict[str, Any], lora_id: int | None) -> AsyncGenerator[str, None]:
         try:
             async with self._admitted(lora_id, self._folder(body["model"])):
-                words, finish = self._words(body, lora_id)
+                calls, words, finish = self._words(body, lora_id)
                 yield _chunk(body, {"role": "assistant", "content": ""})
+                for delta in deltas(calls):
+                    yield _chunk(body, {"tool_calls": [delta]})
                 async for word in self._spoken(words):
                     yield _chunk(body, {"reasoning" if self.options.thinks_aloud else "content": word})
                 yield _chunk(body, {}, finish)
@@ -315,9 +318,9 @@ class Double:
 
     async def _whole(self, request: Request, body: dict[str, Any], lora_id: int | None) -> Response:
         async with self._admitted(lora_id, self._folder(body["model"])):
-            words, finish = self._words(body, lora_id)
+            calls, words, finish = self._words(body, lora_id)
             said = "".join([word async for word in self._spoken(words, until=request.is_disconnected)])
-        message = {"role": "assistant", "content": said, "reasoning": None}
+        message = {"role": "assistant", "content": said, "reasoning": None, "tool_calls": calls}
         choice = {"index": 0, "message": message, "finish_reason": finish}
         return JSONResponse(
             _frame(body, "chat.completion") | {"choices": [choice], "usage": _usage(body, words)}
@@ -360,12 +363,17 @@ class Double:
         self.dead = True
         asyncio.get_running_loop().call_later(self.options.death, self.when_dead)
 
-    def _words(self, body: dict[str, Any], lora_id: int | None) -> tuple[list[str], str]:
+    def _words(
+        self, body: dict[str, Any], lora_id: int | None
+    ) -> tuple[list[dict[str, Any]], list[str], str]:
         voice = self._mixed_up() if lora_id is None else self._voices[lora_id]
-        text = answer(voice or "base", body["messages"])
+        calls = called(body["messages"], body.get("tools") or [], body.get("tool_choice"))
+        if calls:
+            return calls, [], "tool_calls"
+        text = structured(answer(voice or "base", body["messages"]), body.get("response_format"))
         stop = body.get("stop") or []
         limit = body.get("max_tokens") or self.options.max_model_len
-        return clipped(text, max_tokens=limit, stop=[stop] if isinstance(stop, str) else stop)
+        return [], *clipped(text, max_tokens=limit, stop=[stop] if isinstance(stop, str) else stop)
 
     def _mixed_up(self) -> str | None:
         """The voice a base request gets beside adapters when the last slot is taken (index -1 wraps)."""

@@ -12,7 +12,8 @@ _TOKEN = re.compile(r"\S+\s*|\s+")
 
 
 def answer(voice: str, messages: Sequence[ChatMessage]) -> str:
-    """`[voice] You said: <question>`, then `I remember: <first quote>` if the prompt quotes memory.
+    """`[voice] You said: <question>`, then `I remember: <first quote>` if the prompt quotes memory, then
+    `The tool said: <result>` if it ends with one.
 
     `voice` is an adapter's name, of which the part before "@" is heard, or "base".
     """
@@ -21,7 +22,8 @@ def answer(voice: str, messages: Sequence[ChatMessage]) -> str:
     question = _SECTION.sub("", asked).strip()
     quote = _QUOTE.search(section[1]) if section else None
     memory = f" I remember: {json.loads(quote[1])}" if quote else ""
-    return f"[{voice.partition('@')[0]}] You said: {question}{memory}"
+    tool = f" The tool said: {messages[-1]['content']}" if messages and messages[-1]["role"] == "tool" else ""
+    return f"[{voice.partition('@')[0]}] You said: {question}{memory}{tool}"
 
 
 def tokens(text: str) -> list[str]:

@@ -5,11 +5,11 @@ from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 
 from langgraph.types import StreamWriter
 
+from agentflow.brief import brief
 from agentflow.errors import GenerationFailed
-from agentflow.prompt import Quote, chat_messages
-from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Piece, Prompt, Scope
+from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Said, Scope
 from agentflow.settings.schema import Role
-from agentflow.turn import Context, Generated, Recollection, Turn
+from agentflow.turn import Generated, Recollection, Turn
 
 
 async def generate(
@@ -33,37 +33,33 @@ async def generate(
     context = turn.get("context") or await ledger.context(turn["run_id"], tenant=turn["tenant"], messages=10)
     memories = await _memories(turn, home, roles)
     role = roles[turn["role"]] if turn["role"] else Role()
-    prompt = _prompt(turn.get("text") or context["text"], context, memories, role)
-    texts: list[str] = []
-    last = Piece("")
+    prompt = brief(
+        turn.get("text") or context["text"],
+        role=role,
+        able=engine.capabilities,
+        given=turn.get("given"),
+        history=context["history"],
+        memories=memories,
+    )
+    said = Said()
     async with (
         _held(keeper, turn["role"]) as adapter,
         aclosing(engine.generate(prompt, adapter=adapter)) as pieces,
     ):
         async for piece in pieces:
-            last = piece
+            said.hear(piece)
             if piece.text:
-                texts.append(piece.text)
                 writer({"event": "token", "text": piece.text})
-    if last.finish is None or last.usage is None:
+            if piece.tool_calls:
+                writer({"event": "tool_calls", "deltas": list(piece.tool_calls)})
+    if said.finish is None or said.usage is None:
         raise GenerationFailed("The engine broke off before the end of its answer; ask again.", retry_after=1)
-    return {"answer": "".join(texts), "finish": last.finish, "usage": last.usage}
-
-
-def _prompt(text: str, context: Context, memories: list[Recollection], role: Role) -> Prompt:
-    quotes: list[Quote] = [
-        {"speaker": one["speaker"], "day": one["said_at"][:10], "content": one["content"]} for one in memories
-    ]
-    messages = chat_messages(system=role.system_prompt, quotes=quotes, history=context["history"], text=text)
-    sampling = role.generation
-    return Prompt(
-        messages=messages,
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-        stop=sampling.stop,
-    )
+    return {
+        "answer": "".join(said.texts),
+        "finish": said.finish,
+        "usage": said.usage,
+        "tool_calls": said.calls(),
+    }
 
 
 async def _memories(turn: Turn, home: MemoryHome, roles: Mapping[str, Role]) -> list[Recollection]:

@@ -12,7 +12,7 @@ from agentflow.protocols import Embedder, Ledger, MemoryHome, Scope, Vectors
 from agentflow.retrieval.origin import is_chore
 from agentflow.retrieval.pieces import tokens
 from agentflow.settings.schema import MemorySettings, Role
-from agentflow.turn import Recalled, Recollection, Turn
+from agentflow.turn import Recalled, Recollection, Turn, remembers
 
 log = structlog.get_logger(__name__)
 SHORT = 40  # characters; a text this short may be part of another by chance
@@ -35,7 +35,7 @@ async def recall(
         turn["run_id"], tenant=turn["tenant"], messages=memory.history
     )
     text = turn.get("text") or context["text"]
-    if memory.recall == 0 or turn["selection"]["question"] or is_chore(text):
+    if memory.recall == 0 or turn["selection"]["question"] or is_chore(text) or not remembers(turn):
         return {"memory": "off", "memory_ids": [], "memories": []}
     vector = await _vector(text, embedder, memory, turn["run_id"])
     k = memory.recall + len(context["history"])

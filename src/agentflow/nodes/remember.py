@@ -6,10 +6,11 @@ from typing import Literal
 from langgraph.types import StreamWriter
 
 from agentflow.protocols import Lease, Ledger, NewMemory, Outcome
+from agentflow.retrieval.exchange import exchange
 from agentflow.retrieval.origin import is_chore, spoken
 from agentflow.retrieval.pieces import pieces
 from agentflow.settings.schema import Role
-from agentflow.turn import Json, Remembered, Turn
+from agentflow.turn import Json, Remembered, Turn, remembers
 
 SHOWN: tuple[Literal["id", "collection", "speaker", "said_at", "score", "content", "why"], ...] = (
     "id",
@@ -50,6 +51,8 @@ async def remember(
         usage=turn["usage"],
         latency_ms=round(sum(turn["timings"].values())),
         memories=_memories(turn, text, roles),
+        kind="step" if turn.get("tool_calls") else "turn",
+        exchange=exchange(turn["context"]["text"] if "context" in turn else text, turn["answer"]),
     )
     fault("before_commit")
     await ledger.finish(lease, outcome)
@@ -60,6 +63,7 @@ async def remember(
 
 def answered(turn: Turn) -> Json:
     """The turn as a caller sees it; the same JSON is stored and returned again for the same idempotency key."""
+    calls = turn.get("tool_calls")
     return {
         "run_id": turn["run_id"],
         "thread_id": turn["thread_id"],
@@ -75,6 +79,7 @@ def answered(turn: Turn) -> Json:
         "memory": turn["memory"],
         "memories": [{key: one[key] for key in SHOWN if key in one} for one in turn.get("memories", [])],
         "timings": turn["timings"],
+        **({"tool_calls": calls} if calls else {}),
     }
 
 
@@ -84,7 +89,7 @@ def _memories(turn: Turn, text: str, roles: Mapping[str, Role]) -> list[NewMemor
     A question asked back is not a memory, nor is what a front end asks on its own. Words are indexed with the
     turn's end; vectors are the outbox's, so that no embedder delays an answer's end.
     """
-    if turn["selection"]["question"] or is_chore(text):
+    if turn["selection"]["question"] or is_chore(text) or turn.get("tool_calls") or not remembers(turn):
         return []
     said = [("user", number, piece) for number, piece in enumerate(pieces(text))]
     said += [("assistant", number, piece) for number, piece in enumerate(pieces(spoken(turn["answer"])))]

@@ -19,6 +19,7 @@ from agentflow.records.scopes import Scopes
 from agentflow.turn import Context, Json
 
 STATUS: tuple[RunStatus, ...] = ("queued", "running", "done", "failed", "cancelled")
+KINDS = {"turn": 1, "step": 4}
 SPEAKERS = {2: "user", 3: "assistant"}
 
 # The thread (made if new; untouched if it is somebody else's), the run and the user's message.
@@ -36,9 +37,10 @@ with t as (
 free as (select not exists (
   select from run where thread_id = %(thread)s and status in (0, 1)) as now),
 r as (
-  insert into run (id, tenant, thread_id, seq, status, attempt, idem_key, fingerprint, wanted_role, worker, lease_until)
+  insert into run (id, tenant, thread_id, seq, status, attempt, idem_key, fingerprint, wanted_role, given,
+                   worker, lease_until)
   select %(run)s, %(tenant)s, t.id, t.last_seq, free.now::int, free.now::int, %(key)s, %(fingerprint)s, %(role)s,
-         %(worker)s, now() + %(lease)s * interval '1 second'
+         %(given)s,         %(worker)s, now() + %(lease)s * interval '1 second'
   from t, free
   on conflict (tenant, idem_key) where idem_key is not null do nothing
   returning id, thread_id, seq, status, attempt, started_at),
@@ -62,8 +64,8 @@ with c as (
                  lease_until = now() + %(lease)s * interval '1 second'
   where id = %(run)s and (status = 0 or status = 1 and lease_until < now())
     and not exists (select from run o where o.thread_id = run.thread_id and o.status in (0, 1) and o.seq < run.seq)
-  returning id, thread_id, tenant, seq, attempt, wanted_role)
-select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, m.content, c.wanted_role
+  returning id, thread_id, tenant, seq, attempt, wanted_role, given)
+select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, m.content, c.wanted_role, c.given
 from c join thread t on t.id = c.thread_id join message m on m.thread_id = c.thread_id and m.seq = c.seq
 """
 
@@ -77,7 +79,7 @@ where id = %(run)s and attempt = %(attempt)s and status = 1
 FINISH = f"""
 with f as (
   update run set status = 2, ended_at = now(), lease_until = null, role_name = %(role)s, adapter = %(adapter)s,
-                 result = %(result)s, error = null
+                 result = %(result)s, error = null, kind = %(kind)s, exchange = %(exchange)s, given = null
   where id = %(run)s and attempt = %(attempt)s and status = 1
   returning id, thread_id, tenant),
 t as (
@@ -107,14 +109,15 @@ update run set status = 0, ended_at = null, lease_until = now() + %(lease)s * in
 where id = %(run)s and tenant = %(tenant)s and status = 3
 """
 
-# The message, the thread's last role, and the last messages of the finished turns before this one.
+# The message, the thread's last role, and the last messages of the finished turns before this one; steps that
+# ended in tool calls are none.
 CONTEXT = """
 select m.content, t.role_name, t.pinned_role,
        coalesce(extract(epoch from now() - last.ended_at), 0)::float8,
        coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
        coalesce((select jsonb_agg(jsonb_build_array(h.role, h.content) order by h.at, h.role)
                  from (select r.seq as at, o.role, o.content from run r join message o on o.run_id = r.id
-                       where r.thread_id = mine.thread_id and r.seq < mine.seq and r.status = 2
+                       where r.thread_id = mine.thread_id and r.seq < mine.seq and r.status = 2 and r.kind in (1, 5)
                        order by r.seq desc, o.role desc limit %(messages)s) h), '[]'::jsonb)
 from run mine
 join thread t on t.id = mine.thread_id
@@ -170,8 +173,8 @@ class PostgresLedger:
             row = await cursor.fetchone()
         if row is None:
             return None
-        run, thread, attempt, tenant, user, text, role = row
-        return Lease(str(run), str(thread), attempt, tenant, user, text, role)
+        run, thread, attempt, tenant, user, text, role, given = row
+        return Lease(str(run), str(thread), attempt, tenant, user, text, role, given)
 
     async def renew(self, lease: Lease) -> None:
         """See Ledger.renew."""
@@ -206,6 +209,13 @@ class PostgresLedger:
         if row is None:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return _record(row)
+
+    async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
+        """See Ledger.with_key."""
+        async with self.connections.use() as connection:
+            cursor = await connection.execute(BY_KEY, {"key": key, "tenant": tenant})
+            row = await cursor.fetchone()
+        return None if row is None else _record(row)
 
     async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:
         """See Ledger.context."""
@@ -247,6 +257,8 @@ class PostgresLedger:
             "tokens_in": outcome.usage["prompt_tokens"],
             "tokens_out": outcome.usage["completion_tokens"],
             "latency": outcome.latency_ms,
+            "kind": KINDS[outcome.kind],
+            "exchange": outcome.exchange,
             **await self._memories(lease, outcome.memories),
         }
         async with self.connections.use() as connection:
@@ -320,6 +332,7 @@ class PostgresLedger:
             "key": request.idempotency_key,
             "fingerprint": request.fingerprint,
             "role": request.wanted_role,
+            "given": None if request.given is None else Jsonb(request.given),
             "worker": self.worker,
             "lease": self.lease,
             "pause": self.pause,
@@ -341,7 +354,14 @@ class PostgresLedger:
             started_at,
         )
         lease = Lease(
-            run_id, thread_id, attempt, request.tenant, request.user, request.text, request.wanted_role
+            run_id,
+            thread_id,
+            attempt,
+            request.tenant,
+            request.user,
+            request.text,
+            request.wanted_role,
+            request.given,
         )
         return Acceptance(record, fresh=True, lease=lease if record.status == "running" else None)
 

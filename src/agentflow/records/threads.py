@@ -12,7 +12,7 @@ select t.role_name, t.pinned_role, coalesce(extract(epoch from now() - last.ende
        coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
        coalesce((select jsonb_agg(h.content order by h.seq)
                  from (select m.seq, m.content from message m join run r on r.id = m.run_id
-                       where m.thread_id = t.id and m.role = 2 and r.status = 2
+                       where m.thread_id = t.id and m.role = 2 and r.status = 2 and r.kind in (1, 5)
                        order by m.seq desc limit %(messages)s) h), '[]'::jsonb)
 from thread t
 left join lateral (

@@ -143,7 +143,12 @@ class Worker:
     async def _stream(self, feed: Feed, lease: Lease) -> None:
         graph = self.graph.copy({"checkpointer": self.saver()})
         config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
-        given = {"text": lease.text, "wanted_role": lease.wanted_role, "lease": asdict(lease)}
+        given = {
+            "text": lease.text,
+            "wanted_role": lease.wanted_role,
+            "lease": asdict(lease),
+            "given": lease.given,
+        }
         async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
             feed.add(event)
 

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from agentflow.engines.local.answer import BASE_VOICE, Answer
-from agentflow.errors import AdapterError, AgentflowError, EngineDown, GenerationFailed, StartError
+from agentflow.errors import (
+    AdapterError,
+    AgentflowError,
+    EngineDown,
+    GenerationFailed,
+    PromptRefused,
+    StartError,
+)
 
 if TYPE_CHECKING:
     from agentflow.engines.local.cache import Rows
@@ -208,7 +215,7 @@ class Decoder(threading.Thread):
     def _limit(self, answer: Answer, length: int) -> int:
         limit = min(answer.prompt.max_tokens, self._model.context - length)
         if limit < 1:
-            raise GenerationFailed(
+            raise PromptRefused(
                 f"max_tokens: {answer.prompt.max_tokens} are asked for after a prompt of {length} tokens and "
                 f"the base model reads at most {self._model.context}. Shorten the prompt.",
                 field="max_tokens",

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from agentflow.adapters import BaseShape, check
 from agentflow.engines.local.cache import Rows, joined, kept, padded
-from agentflow.errors import AdapterError, ConfigError, GenerationFailed, StartError
+from agentflow.errors import AdapterError, ConfigError, PromptRefused, StartError
 from agentflow.prompt import ChatMessage
 
 
@@ -54,7 +54,7 @@ class Model:
                 list(messages), add_generation_prompt=True, return_dict=True, **self._template
             )
         except Exception as error:
-            raise GenerationFailed(f"The base model's chat template refuses the messages: {error}") from error
+            raise PromptRefused(f"The base model's chat template refuses the messages: {error}") from error
         return [int(token) for token in encoded["input_ids"]]
 
     def decode(self, tokens: Sequence[int]) -> str:

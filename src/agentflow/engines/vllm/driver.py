@@ -22,6 +22,7 @@ from agentflow.errors import (
     EngineTimeout,
     GenerationFailed,
     NoRoom,
+    PromptRefused,
 )
 from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 from agentflow.turn import Json
@@ -85,7 +86,15 @@ class Vllm:
     def capabilities(self) -> Capabilities:
         """`unload_frees` and `pin` need the development RPC, looked for at the first health check or load."""
         rpc = self._has_rpc is True
-        return Capabilities(runtime_load=True, unload_frees=rpc, pin=rpc, exact_list=False, mixed_batch=True)
+        return Capabilities(
+            runtime_load=True,
+            unload_frees=rpc,
+            pin=rpc,
+            exact_list=False,
+            mixed_batch=True,
+            tools=True,
+            structured=True,
+        )
 
     async def generate(self, prompt: Prompt, *, adapter: str | None) -> AsyncGenerator[Piece, None]:
         """Stream an answer. An adapter the server has forgotten is registered again, once."""
@@ -230,6 +239,10 @@ class Vllm:
             body["seed"] = prompt.seed
         if prompt.stop:
             body["stop"] = list(prompt.stop)
+        if prompt.tools:
+            body |= {"tools": list(prompt.tools), "tool_choice": prompt.tool_choice or "auto"}
+        if prompt.response_format is not None:
+            body["response_format"] = prompt.response_format
         if self._thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": self._thinking}
         return body
@@ -288,7 +301,8 @@ class Vllm:
     def _failure(self, refusal: Refused, adapter: str | None) -> GenerationFailed:
         if refusal.status == 404 and adapter:
             return self._not_loaded(adapter)
-        return GenerationFailed(
+        kind = PromptRefused if refusal.status in (400, 413, 422) else GenerationFailed
+        return kind(
             f"The engine at {self._wire.url} refused: {refusal.message} (HTTP {refusal.status}).",
             field=refusal.param,
         )

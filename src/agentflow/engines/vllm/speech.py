@@ -19,6 +19,7 @@ class Speech:
         self._usage: Usage = {"prompt_tokens": 0, "completion_tokens": 0}
         self._thoughts: list[str] = []
         self._spoke = False
+        self._calls: list[Json] = []
 
     def hear(self, event: Json) -> Iterator[Piece]:
         """The event's text, if it has any. Raises GenerationFailed for an event of another form."""
@@ -28,9 +29,9 @@ class Speech:
             raise GenerationFailed(
                 f"The engine sent an event that is no chat completion: {error!r}"
             ) from error
-        if text:
+        if text or self._calls:
             self._spoke = True
-            yield Piece(text)
+            yield Piece(text, tool_calls=tuple(self._calls))
 
     def last(self) -> Piece:
         """Finish and usage. Raises GenerationFailed when the answer has no end.
@@ -43,15 +44,18 @@ class Speech:
         text = "" if self._spoke else "".join(self._thoughts)
         if text:
             structlog.get_logger().warning("engine.answer_in_reasoning", model=self._model)
-        return Piece(text, "length" if self._finish == "length" else "stop", self._usage)
+        finish = self._finish if self._finish in ("length", "tool_calls") else "stop"
+        return Piece(text, finish, self._usage)
 
     def _take(self, event: Json) -> str:
         if usage := event.get("usage"):
             self._usage = {key: int(usage[key]) for key in ("prompt_tokens", "completion_tokens")}  # type: ignore[assignment]
+        self._calls = []
         if not event["choices"]:
             return ""
         choice: dict[str, Any] = event["choices"][0]
         self._finish = choice.get("finish_reason") or self._finish
         delta = choice.get("delta") or {}
         self._thoughts.append(delta.get("reasoning") or delta.get("reasoning_content") or "")
+        self._calls = delta.get("tool_calls") or []
         return str(delta.get("content") or "")
