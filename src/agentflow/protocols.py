@@ -352,7 +352,8 @@ class NewMemory:
     """A text to remember, with its vector if it is known already (else the outbox fills it in).
 
     `ordinal` is its place among what is written together: neighbours help each other to be found. `piece`
-    counts the pieces of one long message. `said_at` None is now.
+    counts the pieces of one long message. `said_at` None is now; `trust` None is the speaker's. A chunk has its
+    `document`, and `cited` says where in it: heading, page, line, part.
     """
 
     collection: str
@@ -362,6 +363,10 @@ class NewMemory:
     vector: Vectors | None = None
     piece: int = 0
     said_at: datetime | None = None
+    kind: Literal["turn", "chunk", "fact", "summary"] = "turn"
+    trust: int | None = None
+    document: int | None = None
+    cited: Json | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector
 memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. scope: how many items, their length
 in terms, and the languages among them; term_stat: in how many items of a scope a term occurs; posting: in which.
 word: the words of a collection with their vectors; related: which of them are near which, from 0 to 1.
+memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
+link: the memories that a derived one was made from. scope: a user's, a role's or a thread's; null: everybody's.
+receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `pending` counts homes not yet emptied.
 memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
 """
 
@@ -172,10 +175,13 @@ scope = Table(
     ),
     Column("user_ref", Text),
     Column("role_name", Text),
+    Column("thread_id", Uuid),
     Column("n_docs", Integer, nullable=False, server_default=text("0")),
     Column("sum_len", BigInteger, nullable=False, server_default=text("0")),
     Column("langs", ARRAY(Text), nullable=False, server_default=text("'{}'")),
-    UniqueConstraint("collection_id", "user_ref", "role_name", postgresql_nulls_not_distinct=True),
+    UniqueConstraint(
+        "collection_id", "user_ref", "role_name", "thread_id", postgresql_nulls_not_distinct=True
+    ),
     postgresql_with={"fillfactor": 70},
 )
 
@@ -209,6 +215,9 @@ memory = Table(
     Column("expires_at", DateTime(timezone=True)),
     _meta(),
     _at("created_at"),
+    Column("pinned", Boolean, nullable=False, server_default=text("false")),
+    Column("document_id", BigInteger),
+    Column("history", JSONB, nullable=False, server_default=text("'[]'")),
     PrimaryKeyConstraint("collection_id", "id"),
     postgresql_partition_by="LIST (collection_id)",
 )
@@ -222,6 +231,57 @@ Index(
 )
 Index("memory_position_ix", memory.c.collection_id, memory.c.scope_id, memory.c.session_id, memory.c.seq)
 Index("memory_thread_ix", memory.c.thread_id, postgresql_where=memory.c.thread_id.is_not(None))
+
+Index("memory_document_ix", memory.c.document_id, postgresql_where=memory.c.document_id.is_not(None))
+Index("memory_pinned_ix", memory.c.scope_id, postgresql_where=memory.c.pinned)
+Index("memory_expires_ix", memory.c.expires_at, postgresql_where=memory.c.expires_at.is_not(None))
+
+document = Table(
+    "document",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    _tenant(),
+    Column(
+        "collection_id", Integer, ForeignKey("agentflow.collection.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("scope_id", Integer, ForeignKey("agentflow.scope.id", ondelete="CASCADE"), nullable=False),
+    Column("user_ref", Text),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("chunks", Integer, nullable=False, server_default=text("0")),
+    Column("session_id", BigInteger, nullable=False, server_default=session_seq.next_value()),
+    _at("created_at"),
+    _at("updated_at"),
+    UniqueConstraint("scope_id", "name"),
+)
+
+link = Table(
+    "link",
+    metadata,
+    _tenant(),
+    Column("item_id", BigInteger, nullable=False),
+    Column("source_id", BigInteger, nullable=False),
+    PrimaryKeyConstraint("item_id", "source_id"),
+)
+Index("link_source_ix", link.c.source_id)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _tenant(),
+    Column("owner", LargeBinary, nullable=False),
+    Column("selected_by", Text, nullable=False),
+    Column("selector", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    Column("pending", Integer, nullable=False, server_default=text("0")),
+    _at("created_at"),
+    Column("done_at", DateTime(timezone=True)),
+)
+Index("receipt_owner_ix", receipt.c.tenant, receipt.c.owner, receipt.c.created_at)
 
 posting = Table(
     "posting",

@@ -5,7 +5,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from agentflow import __version__
-from agentflow.api import health, invoke, problems, routing
+from agentflow.api import health, invoke, memory, problems, routing
 from agentflow.api.keys import guard
 from agentflow.api.limits import ReadableRefusal
 from agentflow.wiring import Services
@@ -25,6 +25,7 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     app.include_router(invoke.router)
     app.include_router(routing.router)
+    app.include_router(memory.router)
     app.include_router(health.router)
     problems.install(app)
     if server.api_key is not None:

@@ -37,7 +37,7 @@ async def recall(
     text = turn.get("text") or context["text"]
     if memory.recall == 0 or turn["selection"]["question"] or is_chore(text) or not remembers(turn):
         return {"memory": "off", "memory_ids": [], "memories": []}
-    vector = await _vector(text, embedder, memory, turn["run_id"])
+    vector = await meaning(text, embedder, memory, run_id=turn["run_id"])
     k = memory.recall + len(context["history"])
     found = await asyncio.gather(*(home.search(scope, text, vector, k) for scope in _scopes(turn, roles)))
     kept = _kept(found, context["history"], memory)
@@ -48,7 +48,10 @@ async def recall(
     }
 
 
-async def _vector(text: str, embedder: Embedder, memory: MemorySettings, run_id: str) -> Vectors | None:
+async def meaning(
+    text: str, embedder: Embedder, memory: MemorySettings, *, run_id: str | None = None
+) -> Vectors | None:
+    """The text's vector, or None from an embedder that is down or slow."""
     try:
         vectors = await asyncio.wait_for(embedder.embed([text]), memory.embed_within)
     except (EmbedderError, TimeoutError) as error:

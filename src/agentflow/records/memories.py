@@ -4,6 +4,7 @@ Postings and statistics are written with the memory itself, so the next turn fin
 row is locked first, which puts the writers of one scope in line and keeps its counts exact.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,24 +19,26 @@ from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval import terms
 from agentflow.retrieval.pieces import tokens
 
+KINDS = ("", "turn", "chunk", "fact", "summary")
 TRUST = {"assistant": 2}  # 1: the user, or whoever a transcript of the user's names
 
 # Needs a row "place" (tenant, thread_id, session_id, first: seq of ordinal 0); gives "i", the new memories.
 INSERT = """
 lk as materialized (select id from scope where id = any(%(scopes)s::int[]) order by id for update),
 i as (
-  insert into memory (collection_id, tenant, scope_id, trust, session_id, seq, speaker, said_at, content, content_hash,
-                      n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message, chunk_no,
-                      role_name, adapter)
-  select u.collection, place.tenant, lk.id, u.trust, place.session_id, place.first + u.ordinal, u.speaker, u.said_at,
-         u.content, sha256(convert_to(u.content, 'UTF8')), u.tokens, u.lang, u.bow, u.length, u.question,
-         u.vector::halfvec, place.thread_id, u.source, u.piece, %(role)s, %(adapter)s
+  insert into memory (collection_id, tenant, scope_id, kind, trust, session_id, seq, speaker, said_at, content,
+                      content_hash, n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message,
+                      chunk_no, role_name, adapter, document_id, meta)
+  select u.collection, place.tenant, lk.id, u.kind, u.trust, place.session_id, place.first + u.ordinal, u.speaker,
+         u.said_at, u.content, sha256(convert_to(u.content, 'UTF8')), u.tokens, u.lang, u.bow, u.length, u.question,
+         u.vector::halfvec, place.thread_id, u.source, u.piece, %(role)s, %(adapter)s, u.document, u.meta::jsonb
   from place, unnest(%(collections)s::int[], %(scopes)s::int[], %(trusts)s::int2[], %(ordinals)s::int[],
                      %(speakers)s::text[], %(said)s::timestamptz[], %(contents)s::text[], %(tokens)s::int[],
                      %(langs)s::text[], %(bows)s::bytea[], %(lengths)s::int2[], %(questions)s::bool[],
-                     %(vectors)s::text[], %(sources)s::uuid[], %(pieces)s::int[])
+                     %(vectors)s::text[], %(sources)s::uuid[], %(pieces)s::int[], %(kinds)s::int2[],
+                     %(documents)s::bigint[], %(metas)s::text[])
        u(collection, scope, trust, ordinal, speaker, said_at, content, tokens, lang, bow, length, question, vector,
-         source, piece) join lk on lk.id = u.scope
+         source, piece, kind, document, meta) join lk on lk.id = u.scope
   order by u.ordinal
   on conflict (collection_id, source_message, chunk_no) where source_message is not null do nothing
   returning collection_id, id, tenant, scope_id, seq - (select first from place) as key, doc_len, lang, embedding,
@@ -115,6 +118,29 @@ s as (
   where scope.id = g.scope_id)
 select (select count(*) from x), (select count(*) from p)
 """
+# The words of memories taken out of the index; the memories themselves stay.
+UNINDEX = """
+with lk as materialized (select id from scope where id = any(%(scopes)s::int[]) order by id for update),
+i as (
+  update memory m set bow = null, embedding = null
+  from unnest(%(collections)s::int[], %(ids)s::bigint[]) u(collection, id)
+  where m.collection_id = u.collection and m.id = u.id and m.bow is not null and m.scope_id in (select id from lk)
+  returning m.scope_id, m.id, m.doc_len),
+p as (
+  delete from posting using i, unnest(%(word_items)s::bigint[], %(word_terms)s::int[]) u(item, term)
+  where i.id = u.item and posting.scope_id = i.scope_id and posting.term = u.term and posting.item_id = u.item
+  returning posting.scope_id, posting.term),
+d as (
+  update term_stat t set df = t.df - g.items
+  from (select scope_id, term, count(*) as items from p group by scope_id, term) g
+  where t.scope_id = g.scope_id and t.term = g.term),
+s as (
+  update scope set n_docs = n_docs - g.items, sum_len = sum_len - g.length
+  from (select scope_id, count(*) as items, sum(doc_len) as length from i group by scope_id) g
+  where scope.id = g.scope_id)
+select count(*) from p
+"""
+UNUSED = "delete from term_stat where scope_id = any(%(scopes)s::int[]) and df <= 0"
 
 SESSION = "select nextval('session_seq')"
 
@@ -156,6 +182,18 @@ def indexed(texts: Sequence[Text]) -> dict[str, Any]:
     }
 
 
+def unindexed(rows: Sequence[tuple[int, int, int, bytes | None]]) -> dict[str, Any]:
+    """The parameters of UNINDEX and UNUSED: collection, id, scope and bag of words of each memory."""
+    bags = [np.frombuffer(bag or b"", terms.ENTRY)["term"] for *_, bag in rows]
+    return {
+        "collections": [collection for collection, *_ in rows],
+        "ids": [item for _, item, _, _ in rows],
+        "scopes": sorted({scope for _, _, scope, _ in rows}),
+        "word_items": np.repeat([item for _, item, _, _ in rows], [len(bag) for bag in bags]).tolist(),
+        "word_terms": [term for bag in bags for term in bag.tolist()],
+    }
+
+
 def written(
     memories: Sequence[NewMemory],
     places: Mapping[str, Place],
@@ -178,7 +216,10 @@ def written(
     ]
     return {
         **indexed(texts),
-        "trusts": [TRUST.get(one.speaker, 1) for one in memories],
+        "trusts": [one.trust or TRUST.get(one.speaker, 1) for one in memories],
+        "kinds": [KINDS.index(one.kind) for one in memories],
+        "documents": [one.document for one in memories],
+        "metas": [json.dumps(one.cited, ensure_ascii=False) if one.cited else "{}" for one in memories],
         "ordinals": [one.ordinal for one in memories],
         "speakers": [one.speaker for one in memories],
         "said": [text.said_at for text in texts],

@@ -15,7 +15,7 @@ returning id, dim, embed_model, to_regclass('agentflow.memory_c' || id) is not n
 """
 SCOPE = """
 insert into scope (tenant, collection_id, user_ref) values (%(tenant)s, %(collection)s, %(user)s)
-on conflict (collection_id, user_ref, role_name) do update set tenant = excluded.tenant
+on conflict (collection_id, user_ref, role_name, thread_id) do update set tenant = excluded.tenant
 returning id
 """
 

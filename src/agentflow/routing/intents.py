@@ -13,7 +13,7 @@ from agentflow.protocols import Embedder, Message, Vectors
 from agentflow.routing.classifier import Classifier, examples_of, fit
 from agentflow.routing.explain import explained
 from agentflow.routing.roles import Lesson, RoleExamples, taught
-from agentflow.routing.storage import VectorStore, load_classifier, save_classifier, version_of
+from agentflow.routing.storage import VectorStore, drop_fitted, load_classifier, save_classifier, version_of
 from agentflow.routing.words import length
 from agentflow.settings.routing import RouterSettings
 from agentflow.turn import Context, Json
@@ -93,6 +93,14 @@ class Intents:
     async def learn(self, lessons: Sequence[Lesson]) -> None:
         """Take these lessons, all that there are, oldest first. Raises EmbedderError."""
         async with self._changing:
+            await self._become(self._roles, lessons=lessons)
+
+    async def unlearn(self, lessons: Sequence[Lesson]) -> None:
+        """As `learn`, after a lesson was forgotten: no file keeps its text either. Raises EmbedderError."""
+        async with self._changing:
+            if self._folder is not None:
+                await asyncio.to_thread(drop_fitted, self._folder)
+            self._vectors = {}
             await self._become(self._roles, lessons=lessons)
 
     async def with_role(self, role: RoleExamples) -> None:

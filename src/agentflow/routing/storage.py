@@ -75,6 +75,12 @@ def load_classifier(folder: Path, version: str) -> Classifier | None:
         return None
 
 
+def drop_fitted(folder: Path) -> None:
+    """Remove every fitted classifier and all vectors of the folder: they hold their examples. Raises OSError."""
+    for kept in (*folder.glob("router-*.npz"), *folder.glob("vectors-*.npz")):
+        kept.unlink(missing_ok=True)
+
+
 def _classifier(header: Mapping[str, Any], arrays: Arrays) -> Classifier:
     unseen = header["lexicon"]
     lexicon = None if unseen is None else Lexicon(arrays["gram"], arrays["rarity"], unseen)

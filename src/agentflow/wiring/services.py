@@ -20,8 +20,10 @@ from agentflow.records import migrate
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.feedback import Feedback
+from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
+from agentflow.records.rights import Rights
 from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
 from agentflow.residency.keeper import AdapterKeeper
@@ -54,6 +56,8 @@ class Services:
     worker: Worker
     outbox: Outbox
     egress: Egress
+    rights: Rights
+    forgetting: Forgetting
     owed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -153,6 +157,8 @@ async def _services(
         worker=_worker(needs, graph, ledger, connections, owed),
         outbox=Outbox(connections, embedder),
         egress=egress,
+        rights=Rights(connections, scopes),
+        forgetting=Forgetting(connections),
         owed=owed,
     )
 

@@ -1,0 +1,189 @@
+"""What a user may do with the user's own memories: look, change, take along, forget."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from agentflow.api.keys import caller
+from agentflow.errors import BadInput, NotFound, UnknownCollection
+from agentflow.protocols import Scope
+from agentflow.records.forget import Selector
+from agentflow.records.rights import Change, Filter, Owner, unknown
+from agentflow.runs.lookup import lookup
+from agentflow.turn import Json
+from agentflow.wiring import Services
+
+router = APIRouter(prefix="/memory", tags=["memory"])
+Kind = Literal["turn", "chunk", "fact", "summary"]
+
+
+def owner(request: Request) -> Owner:
+    """Whose memories a request is about. Raises NotFound for a key that may not see memories."""
+    who = caller(request)
+    if "memory" not in who.scopes:
+        raise NotFound("This key may not see memories: it lacks the scope `memory`.", field="key")
+    return Owner(who.tenant, who.user, shared="admin" in who.scopes)
+
+
+Mine = Annotated[Owner, Depends(owner)]
+
+
+class Listing(BaseModel):
+    """Which memories to list; what is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    collection: str | None = None
+    kind: Kind | None = None
+    thread_id: UUID | None = None
+    document: int | None = None
+    pinned: bool | None = None
+    text: str | None = Field(None, max_length=1000, description="Looked for as it stands, in any case.")
+    before: int | None = Field(None, description="Older than this one: the `next` of the page before.")
+    limit: int = Field(50, ge=1, le=500)
+
+    @property
+    def filter(self) -> Filter:
+        fields = self.model_dump(exclude={"thread_id"})
+        return Filter(thread=str(self.thread_id) if self.thread_id else None, **fields)
+
+
+class Edit(BaseModel):
+    """What to change; what is left out stays. `expires_at` null: never."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    content: str | None = Field(None, description="The new wording; the former one is kept in its history.")
+    pinned: bool | None = Field(None, description="Always offered to the prompt, and never expires.")
+    hidden: bool | None = Field(None, description="Kept, but found by nobody.")
+    expires_at: AwareDatetime | None = Field(None, description="When it is forgotten.")
+
+
+class Forget(BaseModel):
+    """What to forget: exactly one of these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[int] | None = Field(None, max_length=10_000, description="These memories.")
+    thread_id: UUID | None = Field(None, description="A conversation, with its messages and turns.")
+    document: int | None = Field(None, description="A document.")
+    text: str | None = Field(None, min_length=3, max_length=1000, description="Every memory that holds this.")
+    collection: str | None = Field(None, description="The user's memories in a collection.")
+    everything: Literal["user", "tenant"] | None = Field(
+        None, description="All of the user's, or the tenant's."
+    )
+    preview: bool = Field(False, description="Only count; nothing changes.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Forget":
+        if len(self.model_fields_set - {"preview"}) != 1:
+            raise ValueError("name exactly one of ids, thread_id, document, text, collection, everything")
+        return self
+
+    @property
+    def selector(self) -> Selector:
+        (name,) = self.model_fields_set - {"preview"}
+        value = getattr(self, name)
+        if name == "everything":
+            return Selector(value)
+        return Selector({"thread_id": "thread"}.get(name, name), str(value) if name == "thread_id" else value)
+
+
+@router.get("", summary="Memories, newest first")
+async def listed(wanted: Annotated[Listing, Query()], request: Request, mine: Mine) -> Json:
+    """The caller's memories and what is everybody's."""
+    found = await _services(request).rights.listed(mine, wanted.filter)
+    return {"memories": found, "next": found[-1]["id"] if len(found) == wanted.limit else None}
+
+
+@router.get("/search", summary="Search as a turn does, with why")
+async def search(
+    request: Request,
+    mine: Mine,
+    q: Annotated[str, Query(max_length=10_000, description="The question.")],
+    collection: Annotated[str | None, Query()] = None,
+    k: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Json:
+    """The best memories with what each part of the search gave; `recalled`: a turn would show it."""
+    services = _services(request)
+    return await lookup(
+        q,
+        [Scope(mine.tenant, name, mine.user) for name in _collections(collection, services)],
+        k=k,
+        home=services.needs.home,
+        embedder=services.embedder,
+        memory=services.settings.memory,
+    )
+
+
+@router.post("/forget", summary="Forget for real")
+async def forget(body: Forget, request: Request, mine: Mine) -> Json:
+    """Remove memories and all that was made from them, in one transaction; the answer is the receipt."""
+    return await _forgotten(_services(request), mine, body.selector, preview=body.preview)
+
+
+@router.get("/receipts", summary="What was forgotten, in numbers")
+async def receipts(request: Request, mine: Mine) -> Json:
+    """The caller's receipts, newest first."""
+    return {"receipts": await _services(request).forgetting.receipts(mine)}
+
+
+@router.get("/receipts/{number}", summary="One receipt")
+async def receipt(number: UUID, request: Request, mine: Mine) -> Json:
+    """Whether all homes of vectors have been emptied too."""
+    found = await _services(request).forgetting.receipts(mine, str(number))
+    if not found:
+        raise NotFound(f"There is no receipt {number} for this user.", field="receipt", value=str(number))
+    return found[0]
+
+
+@router.get("/{number}", summary="One memory")
+async def shown(number: int, request: Request, mine: Mine) -> Json:
+    """A memory with its earlier wordings, and the memories it was made from."""
+    return await _services(request).rights.shown(mine, number)
+
+
+@router.patch("/{number}", summary="Edit, pin, hide, let expire")
+async def change(number: int, body: Edit, request: Request, mine: Mine) -> Json:
+    """Change a memory; a new wording is found by its words at once."""
+    services = _services(request)
+    expires = "expires_at" in body.model_fields_set
+    wanted = Change(body.content, body.pinned, body.hidden, expires, body.expires_at)
+    changed = await services.rights.change(mine, number, wanted)
+    services.owed.set()
+    return changed
+
+
+@router.delete("/{number}", summary="Forget one memory")
+async def drop(number: int, request: Request, mine: Mine) -> Json:
+    """Forget it, with the words it took from its message."""
+    receipt = await _forgotten(_services(request), mine, Selector("ids", [number]), preview=False)
+    if receipt["counts"]["memories"] == 0:
+        raise unknown(number)
+    return receipt
+
+
+async def _forgotten(services: Services, mine: Owner, selector: Selector, *, preview: bool) -> Json:
+    if selector.by == "tenant" and not mine.shared:
+        raise BadInput("Only a key with the scope `admin` forgets a whole tenant.", field="everything")
+    receipt = await services.forgetting.forget(mine, selector, preview=preview)
+    if receipt["counts"]["feedback"] and not preview:
+        await services.classifier.unlearn(await services.feedback.lessons())
+    services.owed.set()
+    return receipt
+
+
+def _collections(name: str | None, services: Services) -> list[str]:
+    known = services.settings.collections
+    if name is not None and name not in known:
+        raise UnknownCollection(
+            f"There is no collection {name!r}. Collections: {', '.join(known)}.", value=name
+        )
+    return [name] if name is not None else list(known)
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services

@@ -1,0 +1,256 @@
+"""Forgetting for real: whatever was said, and all that was made from it, in one transaction, with a receipt.
+
+What goes: memories, their words, counts and vectors; what was derived from them; words that nobody uses any more;
+the messages and turns themselves, corrections, checkpoints; and the copies that recall put into later turns. A
+receipt says how much went and proves what by a digest; it holds no text. Homes of vectors outside Postgres are
+emptied by the outbox: until then the receipt says how many are pending.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+import uuid_utils
+from psycopg import Rollback
+from psycopg.types.json import Jsonb
+
+from agentflow.errors import BadInput
+from agentflow.records.connections import Connection, Connections
+from agentflow.records.memories import unindexed
+from agentflow.records.rights import Owner, take_out
+from agentflow.records.traces import Traces
+from agentflow.turn import Json
+
+BATCH = 2000
+LIMITS = "set local statement_timeout = '10min'; set local lock_timeout = '60s'"
+
+# Whoever writes into the owner's scopes waits for the end of this transaction.
+LOCK = """
+select s.id from scope s
+where s.tenant = %(tenant)s and (%(all)s or s.user_ref = %(user)s or s.user_ref is null and %(shared)s)
+order by s.id for update
+"""
+CHOSEN = """
+select m.collection_id, m.id, m.scope_id, m.bow, m.content_hash, m.source_message, m.content, m.document_id,
+       m.history
+from memory m join scope s on s.id = m.scope_id
+where s.tenant = %(tenant)s and (%(all)s or s.user_ref = %(user)s or s.user_ref is null and %(shared)s) and {which}
+"""
+WHICH = {
+    "ids": "m.id = any(%(ids)s::bigint[])",
+    "thread": "(m.thread_id = %(thread)s or s.thread_id = %(thread)s)",
+    "document": "m.document_id = %(document)s",
+    "text": "position(lower(%(text)s) in lower(m.content || m.history::text)) > 0",
+    "collection": "m.collection_id = (select id from collection where tenant = %(tenant)s and name = %(collection)s)",
+    "user": "s.user_ref = %(user)s",
+    "tenant": "true",
+    "expired": "m.expires_at < now() and not m.pinned",
+}
+THREADS = """
+select id from thread where tenant = %(tenant)s
+  and (%(by)s = 'tenant' or user_ref = %(user)s and (%(by)s = 'user' or id = %(thread)s)) for update
+"""
+DERIVED = "select distinct item_id from link where source_id = any(%(ids)s::bigint[])"
+LINKS = "delete from link where item_id = any(%(ids)s::bigint[]) or source_id = any(%(ids)s::bigint[])"
+ITEMS = """
+delete from memory m using unnest(%(collections)s::int[], %(ids)s::bigint[]) u(collection, id)
+where m.collection_id = u.collection and m.id = u.id
+"""
+OUTBOX = "delete from outbox where item_id = any(%(ids)s::bigint[])"
+WORDS = """
+delete from word w where w.collection_id = any(%(collections)s::int[]) and w.term = any(%(terms)s::int[])
+  and not exists (select from term_stat t join scope s on s.id = t.scope_id
+                  where s.collection_id = w.collection_id and t.term = w.term)
+returning w.collection_id, w.term
+"""
+RELATED = """
+delete from related r using unnest(%(collections)s::int[], %(terms)s::int[]) u(collection, term)
+where r.collection_id = u.collection and (r.term = u.term or r.near = u.term)
+"""
+# A document that lost chunks is read again when it is added again; without chunks it goes.
+SHORTENED = """
+update document d set digest = '', chunks = (select count(*) from memory m where m.document_id = d.id)
+where d.id = any(%(documents)s::bigint[])
+"""
+EMPTY = "delete from document where id = any(%(documents)s::bigint[]) and chunks = 0"
+RECEIPT = """
+insert into receipt (id, tenant, owner, selected_by, selector, digest, counts, pending, done_at)
+values (%(id)s, %(tenant)s, %(owner)s, %(by)s, %(selector)s, %(digest)s, %(counts)s, %(pending)s,
+        case when %(pending)s = 0 then now() end)
+returning id, selected_by, counts, pending, encode(digest, 'hex'), created_at, done_at
+"""
+RECEIPTS = """
+select id, selected_by, counts, pending, encode(digest, 'hex'), created_at, done_at from receipt
+where tenant = %(tenant)s and owner = %(owner)s and (%(id)s::uuid is null or id = %(id)s)
+order by created_at desc limit 500
+"""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What to forget: `by` one of WHICH, and the value that goes with it. "user" and "tenant" need none."""
+
+    by: str
+    value: Any = None
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(json.dumps([self.by, self.value], default=str).encode()).digest()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a selector chose, and what hangs on it."""
+
+    rows: Sequence[Any]
+    threads: Sequence[Any]
+
+    @property
+    def ids(self) -> list[int]:
+        return [row[1] for row in self.rows]
+
+    @property
+    def digest(self) -> bytes:
+        """Over the ids and content hashes of all that goes: proves what without telling it."""
+        told = hashlib.sha256()
+        for row in sorted(self.rows, key=lambda row: row[1]):
+            told.update(row[1].to_bytes(8, "big") + bytes(row[4]))
+        for thread in sorted(str(thread) for thread in self.threads):
+            told.update(thread.encode())
+        return told.digest()
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """Forgets, or says what would be forgotten. Raises DatabaseDown."""
+
+    connections: Connections
+
+    async def forget(self, owner: Owner, selector: Selector, *, preview: bool = False) -> Json:
+        """Forget all that the selector names of the owner's; returns the receipt, also of nothing.
+
+        With `preview` everything is undone at the end: the counts are exact, and nothing has changed.
+        """
+        if selector.by not in WHICH:
+            raise BadInput(f"Forget by one of {', '.join(WHICH)}.", field="by", value=selector.by)
+        told: Json = {}
+        async with self.connections.use() as connection, connection.transaction() as transaction:
+            await connection.execute(LIMITS, prepare=False)
+            found = await self._found(connection, owner, selector)
+            counts = await self._gone(connection, owner, selector, found)
+            told = await self._receipt(connection, owner, selector, found, counts)
+            if preview:
+                raise Rollback(transaction)
+        return {**told, "preview": preview}
+
+    async def receipts(self, owner: Owner, number: str | None = None) -> list[Json]:
+        """The owner's receipts, newest first."""
+        parameters = {"tenant": owner.tenant, "owner": _owner(owner), "id": number}
+        async with self.connections.use() as connection:
+            rows = await (await connection.execute(RECEIPTS, parameters)).fetchall()
+        return [_told(row) for row in rows]
+
+    async def _found(self, connection: Connection, owner: Owner, selector: Selector) -> Found:
+        named = {selector.by: selector.value, **owner.named, "all": selector.by in ("tenant", "expired")}
+        await connection.execute(LOCK, named)
+        which = CHOSEN.format(which=WHICH[selector.by])
+        rows = await (await connection.execute(which.encode(), named)).fetchall()
+        ids = [row[1] for row in rows]
+        derived = await (await connection.execute(DERIVED, {"ids": ids})).fetchall()
+        missing = sorted({item for (item,) in derived} - set(ids))
+        if missing:
+            every = CHOSEN.format(which=WHICH["ids"])
+            rows += await (await connection.execute(every.encode(), {**named, "ids": missing})).fetchall()
+        threads: Sequence[Any] = []
+        if selector.by in ("thread", "user", "tenant"):
+            asked = {
+                **named,
+                "by": selector.by,
+                "thread": selector.value if selector.by == "thread" else None,
+            }
+            threads = [one for (one,) in await (await connection.execute(THREADS, asked)).fetchall()]
+        return Found(rows, threads)
+
+    async def _gone(
+        self, connection: Connection, owner: Owner, selector: Selector, found: Found
+    ) -> dict[str, int]:
+        counts = await self._memories(connection, found)
+        said = [(row[5], wording) for row in found.rows if row[5] is not None for wording in _wordings(row)]
+        traces = Traces(connection, owner.tenant)
+        runs = [*await traces.redacted(said, found.ids), *await traces.runs_of(found.threads)]
+        counts |= {"turns": len(set(runs)), "threads": len(found.threads)}
+        counts["feedback"] = await traces.corrections(runs)
+        await traces.named("run_id", runs, but=("message",))
+        await traces.named("thread_id", found.threads)
+        if selector.by == "user":
+            await traces.named("user_ref", [owner.user])
+        if selector.by == "tenant":
+            await traces.everything()
+        counts["checkpoints"] = await traces.checkpoints(found.threads)
+        return counts
+
+    async def _memories(self, connection: Connection, found: Found) -> dict[str, int]:
+        """The memories with their words, links, documents and what is owed to them."""
+        postings = words = 0
+        for start in range(0, len(found.rows), BATCH):
+            batch = found.rows[start : start + BATCH]
+            ids, collections = [row[1] for row in batch], [row[0] for row in batch]
+            postings += await take_out(connection, [row[:4] for row in batch])
+            for statement in (LINKS, OUTBOX, ITEMS):
+                await connection.execute(statement, {"ids": ids, "collections": collections})
+            words += await self._words(connection, batch)
+        documents = sorted({row[7] for row in found.rows if row[7] is not None})
+        for statement in (SHORTENED, EMPTY):
+            await connection.execute(statement, {"documents": documents})
+        counts = {"memories": len(found.rows), "postings": postings, "words": words}
+        return counts | {"documents": len(documents)}
+
+    async def _words(self, connection: Connection, batch: Sequence[Any]) -> int:
+        """Words that were learnt from the memories and that no other memory of the collection has."""
+        terms = sorted(set(unindexed([row[:4] for row in batch])["word_terms"]))
+        parameters = {"collections": sorted({row[0] for row in batch}), "terms": terms}
+        gone = await (await connection.execute(WORDS, parameters)).fetchall()
+        named = {"collections": [one for one, _ in gone], "terms": [term for _, term in gone]}
+        await connection.execute(RELATED, named)
+        return len(gone)
+
+    async def _receipt(
+        self, connection: Connection, owner: Owner, selector: Selector, found: Found, counts: dict[str, int]
+    ) -> Json:
+        number = str(uuid_utils.uuid7())
+        parameters = {
+            "id": number,
+            "tenant": owner.tenant,
+            "owner": _owner(owner),
+            "by": selector.by,
+            "selector": selector.digest,
+            "digest": found.digest,
+            "counts": Jsonb(counts),
+            "pending": 0,
+        }
+        row = await (await connection.execute(RECEIPT, parameters)).fetchone()
+        return _told(row)
+
+
+def _wordings(row: Any) -> list[str]:
+    return [row[6], *(former["content"] for former in row[8])]
+
+
+def _owner(owner: Owner) -> bytes:
+    return hashlib.sha256(json.dumps([owner.tenant, owner.user]).encode()).digest()
+
+
+def _told(row: Any) -> Json:
+    number, by, counts, pending, digest, created, done = row
+    return {
+        "receipt": str(number),
+        "by": by,
+        "counts": counts,
+        "digest": digest,
+        "status": "pending" if pending else "done",
+        "at": created.astimezone(UTC).isoformat(timespec="seconds"),
+        "done_at": done.astimezone(UTC).isoformat(timespec="seconds") if done else None,
+    }

@@ -1,0 +1,130 @@
+"""Traces of what was said, beyond the memories: messages, turns, corrections, checkpoints, other tables' rows.
+
+A forgotten thread goes as a whole. Of a forgotten memory only the words go: from the message, from the turn's
+stored answer, and from later turns that recall showed it to.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg import sql
+
+from agentflow import tables
+from agentflow.records.connections import Connection
+
+GONE = "(forgotten)"
+
+MESSAGES = """
+update message m set content = coalesce(nullif(btrim(replace(m.content, %(content)s, '')), ''), %(gone)s)
+where m.id = %(source)s and m.tenant = %(tenant)s returning m.run_id
+"""
+ANSWER = """
+update run set result = jsonb_set(result, '{output}', to_jsonb(
+    coalesce(nullif(btrim(replace(result ->> 'output', %(content)s, '')), ''), %(gone)s)))
+where id = %(run)s and position(%(content)s in result ->> 'output') > 0
+"""
+# What recall showed to later turns, as their stored answers repeat it.
+SHOWN = """
+update run r set result = jsonb_set(r.result, '{memories}', (
+  select coalesce(jsonb_agg(one), '[]') from jsonb_array_elements(r.result -> 'memories') one
+  where not (one ->> 'id')::bigint = any(%(ids)s::bigint[])))
+where r.tenant = %(tenant)s and jsonb_typeof(r.result -> 'memories') = 'array' and exists (
+  select from jsonb_array_elements(r.result -> 'memories') one where (one ->> 'id')::bigint = any(%(ids)s::bigint[]))
+returning r.id
+"""
+CORRECTIONS = (
+    "delete from feedback where tenant = %(tenant)s and run_id = any(%(runs)s::uuid[]) returning content"
+)
+# Explanations of later decisions may quote a correction.
+QUOTED = """
+update run set result = replace(result::text, %(quoted)s, to_jsonb(%(gone)s::text)::text)::jsonb
+where tenant = %(tenant)s and position(%(quoted)s in result::text) > 0
+"""
+RUNS = "select id from run where thread_id = any(%(threads)s::uuid[])"
+HOLDS = "select to_regclass('langgraph.checkpoints') is not null"
+CHECKPOINTS = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
+# Memories are forgotten one by one; these hold their numbers, or nothing that anybody said.
+KEPT = (
+    "memory",
+    "posting",
+    "term_stat",
+    "word",
+    "related",
+    "link",
+    "outbox",
+    "scope",
+    "collection",
+    "receipt",
+)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Removes traces within the transaction of `connection`."""
+
+    connection: Connection
+    tenant: int
+
+    async def redacted(self, said: Sequence[tuple[UUID, str]], ids: Sequence[int]) -> list[UUID]:
+        """Take words out of their messages and answers, and memories out of later turns; returns those runs."""
+        runs: set[UUID] = set()
+        for source, content in said:
+            given = {"source": source, "content": content, "gone": GONE, "tenant": self.tenant}
+            for (run,) in await self._rows(MESSAGES, given):
+                await self.connection.execute(ANSWER, {**given, "run": run})
+                runs.add(run)
+        runs.update(run for (run,) in await self._rows(SHOWN, {"ids": list(ids), "tenant": self.tenant}))
+        return sorted(runs)
+
+    async def runs_of(self, threads: Sequence[UUID]) -> list[UUID]:
+        return [run for (run,) in await self._rows(RUNS, {"threads": list(threads)})]
+
+    async def corrections(self, runs: Sequence[UUID]) -> int:
+        """Corrections of these turns, and what later decisions quote of them; returns how many."""
+        texts = await self._rows(CORRECTIONS, {"tenant": self.tenant, "runs": list(runs)})
+        for (text,) in texts:
+            quoted = json.dumps(text, ensure_ascii=False)
+            await self._rows(
+                QUOTED + " returning id", {"quoted": quoted, "gone": GONE, "tenant": self.tenant}
+            )
+        return len(texts)
+
+    async def named(self, column: str, values: Sequence[Any], *, but: Sequence[str] = ()) -> None:
+        """Rows of any table that name one of these threads, runs or users."""
+        if not values:
+            return
+        for table in reversed(tables.metadata.sorted_tables):
+            if column in table.c and "tenant" in table.c and table.name not in (*KEPT, *but):
+                statement = sql.SQL("delete from {} where tenant = %s and {} = any(%s)").format(
+                    sql.Identifier(tables.SCHEMA, table.name), sql.Identifier(column)
+                )
+                await self.connection.execute(statement, (self.tenant, list(values)))
+        if column == "thread_id":
+            await self.connection.execute("delete from thread where id = any(%s)", (list(values),))
+
+    async def everything(self) -> None:
+        """Rows of any table that name the tenant."""
+        for table in reversed(tables.metadata.sorted_tables):
+            if "tenant" in table.c and table.name not in KEPT:
+                name = sql.Identifier(tables.SCHEMA, table.name)
+                statement = sql.SQL("delete from {} where tenant = %s").format(name)
+                await self.connection.execute(statement, (self.tenant,))
+
+    async def checkpoints(self, threads: Sequence[UUID]) -> int:
+        """LangGraph's checkpoints of these threads; returns how many."""
+        (found,) = await self._rows(HOLDS, {})
+        if not found[0] or not threads:
+            return 0
+        gone = 0
+        for table in CHECKPOINTS:
+            statement = sql.SQL("delete from {} where thread_id = any(%s)").format(
+                sql.Identifier("langgraph", table)
+            )
+            gone = (await self.connection.execute(statement, ([str(one) for one in threads],))).rowcount
+        return gone
+
+    async def _rows(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
+        return await (await self.connection.execute(statement.encode(), parameters)).fetchall()

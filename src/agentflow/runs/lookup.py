@@ -1,0 +1,36 @@
+"""A search in memory without a turn: everything that a turn would see, and what it would leave out, with why."""
+
+import asyncio
+from collections.abc import Sequence
+
+from agentflow.errors import BadInput
+from agentflow.nodes.recall import meaning
+from agentflow.protocols import Embedder, MemoryHome, Scope
+from agentflow.settings.schema import MemorySettings
+from agentflow.turn import Json
+
+MOST = 100
+
+
+async def lookup(
+    text: str,
+    scopes: Sequence[Scope],
+    *,
+    k: int,
+    home: MemoryHome,
+    embedder: Embedder,
+    memory: MemorySettings,
+) -> Json:
+    """The `k` best of each scope, best first; `recalled` tells whether a turn would show it.
+
+    Raises BadInput for a question without words, DatabaseDown.
+    """
+    if not text.strip():
+        raise BadInput("The question is empty; say what to look for.", field="q", value=text)
+    vector = await meaning(text, embedder, memory)
+    found = await asyncio.gather(*(home.search(scope, text, vector, min(k, MOST)) for scope in scopes))
+    rows = sorted((one for each in found for one in each), key=lambda one: -one["score"])
+    return {
+        "memory": "degraded" if vector is None else "full",
+        "memories": [{**one, "recalled": one["score"] >= memory.min_score} for one in rows[:k]],
+    }

@@ -1,0 +1,303 @@
+"""The owner's rights on real tables: other people's memories do not exist, and forgotten is gone."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from agentflow.errors import BadInput, NotFound
+from agentflow.fakes.embedder import FakeEmbedder
+from agentflow.memory.postgres import PostgresMemory
+from agentflow.protocols import NewMemory, Outcome, Request, Scope
+from agentflow.records.checkpoints import TurnSaver
+from agentflow.records.connections import Connections, open_connections
+from agentflow.records.feedback import Feedback
+from agentflow.records.forget import Forgetting, Selector
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.outbox import Outbox
+from agentflow.records.rights import Change, Filter, Owner, Rights
+from agentflow.records.scopes import Scopes
+from agentflow.retrieval.pieces import pieces
+from agentflow.settings import Collection
+
+USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
+ANN, BOB = Owner(0, "ann"), Owner(0, "bob")
+SECRET = "zweiundvierzig"
+TABLES = """
+select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname in ('agentflow', 'langgraph') and c.relkind = 'r' order by 1
+"""
+COUNTS = """
+select (select count(*) from memory where bow is not null), (select sum(n_docs) from scope),
+       (select sum(sum_len) from scope), (select coalesce(sum(doc_len), 0) from memory where bow is not null),
+       (select count(*) from posting), (select coalesce(sum(df), 0) from term_stat),
+       (select coalesce(sum(octet_length(bow)) / 6, 0) from memory), (select count(*) from term_stat where df = 0)
+"""
+
+
+@dataclass
+class Desk:
+    """Everything that a test of the rights needs."""
+
+    connections: Connections
+    scopes: Scopes
+    ledger: PostgresLedger
+    rights: Rights
+    forgetting: Forgetting
+    outbox: Outbox
+
+    async def says(self, text: str, *, user: str = "ann", thread: str | None = None, result=None) -> str:
+        """A turn that says it and is answered with it; returns the run."""
+        accepted = await self.ledger.accept(Request(text=text, user=user, thread_id=thread))
+        lease = accepted.lease
+        assert lease is not None
+        said = [("user", piece) for piece in pieces(text)] + [("assistant", f"You said: {text}"[:200])]
+        items = [
+            NewMemory("conversations", place, speaker, content, piece=place)
+            for place, (speaker, content) in enumerate(said)
+        ]
+        outcome = {"output": f"You said: {text}"[:200], "memories": [], **(result or {})}
+        await self.ledger.finish(lease, Outcome(outcome["output"], outcome, "coder", None, USAGE, 1, items))
+        return lease.run_id
+
+    async def found(self, text: str, *, user: str = "ann", vector=None) -> list[str]:
+        home = PostgresMemory(self.connections, self.scopes)
+        rows = await home.search(Scope(0, "conversations", user), text, vector, 9)
+        return [one["content"] for one in rows]
+
+    async def ids(self, owner: Owner = ANN) -> list[int]:
+        return sorted(one["id"] for one in await self.rights.listed(owner, Filter()))
+
+    async def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        async with self.connections.use() as connection:
+            return list(await (await connection.execute(statement.encode(), values)).fetchall())
+
+    async def holding(self, text: str) -> list[str]:
+        """Every table that holds the text, as it stands or as bytes."""
+        hexed = text.encode().hex()
+        holds = "select count(*) from {} t where t::text ilike '%%' || %s || '%%' or t::text ilike '%%' || %s || '%%'"
+        tables = [name for (name,) in await self.rows(TABLES)]
+        return [name for name in tables if (await self.rows(holds.format(name), text, hexed))[0][0]]
+
+    async def counts_are_exact(self) -> bool:
+        items, documents, length, lengths, postings, frequencies, terms, empty = (await self.rows(COUNTS))[0]
+        return (documents, length, postings, frequencies, empty) == (items, lengths, terms, terms, 0)
+
+
+@pytest.fixture
+async def desk(database: str) -> AsyncIterator[Desk]:
+    connections = await open_connections(database, size=6)
+    scopes = Scopes(connections, {"conversations": Collection()}, FakeEmbedder.id, FakeEmbedder.dim)
+    yield Desk(
+        connections,
+        scopes,
+        PostgresLedger(connections, scopes, worker="test"),
+        Rights(connections, scopes),
+        Forgetting(connections),
+        Outbox(connections, FakeEmbedder()),
+    )
+    await connections.close()
+
+
+async def test_a_list_is_the_users_own_newest_first_and_filtered(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    await desk.says("Bob likes chess", user="bob")
+    await desk.says("My cat is called Tom")
+    mine = await desk.rights.listed(ANN, Filter(limit=3))
+    assert [one["content"] for one in mine] == [
+        "You said: My cat is called Tom",
+        "My cat is called Tom",
+        "You said: My dog is called Rex",
+    ]
+    rest = await desk.rights.listed(ANN, Filter(before=mine[-1]["id"]))
+    assert [one["content"] for one in rest] == ["My dog is called Rex"]
+    assert len(await desk.rights.listed(ANN, Filter(text="CALLED rex"))) == 2
+    assert await desk.rights.listed(ANN, Filter(kind="summary")) == []
+
+
+async def test_another_users_memory_does_not_exist(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    number = (await desk.ids())[0]
+    for refused in (
+        desk.rights.shown(BOB, number),
+        desk.rights.change(BOB, number, Change(pinned=True)),
+        desk.rights.shown(replace(ANN, tenant=1), number),
+    ):
+        with pytest.raises(NotFound, match=f"There is no memory {number} for this user"):
+            await refused
+    receipt = await desk.forgetting.forget(BOB, Selector("ids", [number]))
+    assert receipt["counts"]["memories"] == 0
+    assert number in await desk.ids()
+
+
+async def test_an_edited_memory_is_found_by_its_new_words_only_and_keeps_its_history(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    number = (await desk.ids())[0]
+    changed = await desk.rights.change(ANN, number, Change(content="My dog is called Biscuit"))
+    assert (changed["content"], changed["edited"]) == ("My dog is called Biscuit", True)
+    assert [one["content"] for one in changed["history"]] == ["My dog is called Rex"]
+    assert (await desk.found("Biscuit"))[0] == "My dog is called Biscuit"
+    assert number not in [one["id"] for one in await desk.rights.listed(ANN, Filter(text="Rex"))]
+    assert await desk.counts_are_exact()
+
+
+async def test_an_edited_memory_is_embedded_anew(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    await desk.outbox.drain()
+    number = (await desk.ids())[0]
+    assert not (await desk.rights.change(ANN, number, Change(content="Quite another")))["embedded"]
+    await desk.outbox.drain()
+    assert (await desk.rights.shown(ANN, number))["embedded"]
+    vector = (await FakeEmbedder().embed(["Quite another"]))[0]
+    assert (await desk.found("?", vector=vector))[0] == "Quite another"
+
+
+async def test_a_hidden_memory_is_in_no_index_and_comes_back(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    number = (await desk.ids())[0]
+    await desk.rights.change(ANN, number, Change(hidden=True))
+    assert await desk.found("Rex") == ["You said: My dog is called Rex"]
+    assert await desk.counts_are_exact()
+    await desk.rights.change(ANN, number, Change(hidden=False))
+    assert set(await desk.found("Rex")) == {"My dog is called Rex", "You said: My dog is called Rex"}
+    assert await desk.counts_are_exact()
+
+
+async def test_pin_and_expiry_are_kept_apart(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    number, end = (await desk.ids())[0], datetime(2030, 1, 1, tzinfo=UTC)
+    await desk.rights.change(ANN, number, Change(expires=True, expires_at=end))
+    changed = await desk.rights.change(ANN, number, Change(pinned=True))
+    assert (changed["pinned"], changed["expires_at"]) == (True, "2030-01-01T00:00:00+00:00")
+    assert (await desk.rights.change(ANN, number, Change(expires=True)))["expires_at"] is None
+
+
+@pytest.mark.parametrize("content", ["", "  ", "a\0b", "word " * 600])
+async def test_a_wording_that_cannot_be_kept_is_refused(desk: Desk, content: str) -> None:
+    with pytest.raises(BadInput, match="content"):
+        await desk.rights.change(ANN, 1, Change(content=content))
+
+
+async def test_a_forgotten_memory_leaves_no_text_in_any_table(desk: Desk) -> None:
+    run = await desk.says(f"My number is {SECRET}")
+    mine = await desk.rights.listed(ANN, Filter())
+    shown = [{"id": one["id"], "content": one["content"]} for one in mine]
+    await desk.says("What is my number?", result={"memories": shown})
+    await desk.rights.change(ANN, mine[0]["id"], Change(content=f"Her number is {SECRET}"))
+    await Feedback(desk.connections).give(run, "coder", tenant=0, accepted=True, chars=999)
+    await desk.outbox.drain()
+    assert set(await desk.holding(SECRET)) >= {
+        "agentflow.memory_default", "agentflow.message", "agentflow.run", "agentflow.feedback", "agentflow.word",
+    }  # fmt: skip
+    receipt = await desk.forgetting.forget(ANN, Selector("text", SECRET))
+    assert await desk.holding(SECRET) == []
+    assert receipt["counts"] | {"postings": 0, "words": 0} == {
+        "memories": 2, "postings": 0, "words": 0, "documents": 0, "turns": 2, "threads": 0, "feedback": 1,
+        "checkpoints": 0,
+    }  # fmt: skip
+    assert await desk.counts_are_exact()
+
+
+async def test_only_the_forgotten_piece_leaves_a_long_message(desk: Desk) -> None:
+    await desk.says("\n\n".join(["The weather was fine. " * 30, f"My number is {SECRET}. " * 20]))
+    chosen = await desk.rights.listed(ANN, Filter(text=SECRET))
+    await desk.forgetting.forget(ANN, Selector("ids", [one["id"] for one in chosen]))
+    messages = [str(text) for (text,) in await desk.rows("select content from message order by seq")]
+    assert "The weather was fine" in messages[0]
+    assert await desk.holding(SECRET) == []
+
+
+async def test_a_forgotten_thread_takes_its_turns_and_checkpoints_along(desk: Desk) -> None:
+    run = await desk.says(f"My number is {SECRET}")
+    await desk.says("Keep this")
+    (thread,) = (await desk.rows("select thread_id::text from run where id = %s", run))[0]
+    config = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    values = {"channel_values": {"a": SECRET}, "channel_versions": {"a": "1"}}
+    checkpoint = {"v": 4, "id": "1", "ts": "", **values, "versions_seen": {}}
+    await TurnSaver(desk.connections).aput(config, checkpoint, {}, {"a": "1"})
+    receipt = await desk.forgetting.forget(ANN, Selector("thread", thread))
+    assert await desk.holding(SECRET) == []
+    assert await desk.holding(str(thread)) == []
+    assert (receipt["counts"]["threads"], receipt["counts"]["turns"], receipt["counts"]["checkpoints"]) == (
+        1,
+        1,
+        1,
+    )
+    assert set(await desk.found("Keep")) == {"Keep this", "You said: Keep this"}
+
+
+async def test_forgetting_a_user_leaves_the_others(desk: Desk) -> None:
+    await desk.says(f"My number is {SECRET}")
+    await desk.says("Bob likes chess", user="bob")
+    await desk.outbox.drain()
+    await desk.forgetting.forget(ANN, Selector("user"))
+    assert await desk.holding(SECRET) == []
+    assert await desk.ids() == []
+    assert len(await desk.ids(BOB)) == 2
+    assert await desk.rows("select user_ref from thread") == [("bob",)]
+    assert await desk.counts_are_exact()
+    await desk.says("Here again")
+    assert await desk.found("again") == ["Here again", "You said: Here again"]
+
+
+async def test_forgetting_a_tenant_leaves_nothing_of_it(desk: Desk) -> None:
+    await desk.says(f"My number is {SECRET}")
+    await desk.says(f"Mine is {SECRET} too", user="bob")
+    await desk.forgetting.forget(replace(ANN, shared=True), Selector("tenant"))
+    assert await desk.holding(SECRET) == []
+    assert await desk.rows("select id from thread union all select id from run") == []
+
+
+async def test_what_was_derived_goes_with_its_source(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    source, summary = await desk.ids()
+    await desk.rows(
+        "with k as (update memory set kind = 4 where id = %s) insert into link (item_id, source_id) "
+        "values (%s, %s) returning 1",
+        summary, summary, source,
+    )  # fmt: skip
+    await desk.forgetting.forget(ANN, Selector("ids", [source]))
+    assert await desk.ids() == []
+    assert await desk.rows("select 1 from link") == []
+
+
+async def test_a_preview_counts_and_changes_nothing(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    told = await desk.forgetting.forget(ANN, Selector("text", "rex"), preview=True)
+    assert (told["preview"], told["counts"]["memories"]) == (True, 2)
+    assert len(await desk.ids()) == 2
+    assert await desk.forgetting.receipts(ANN) == []
+
+
+async def test_a_receipt_is_its_owners_and_holds_no_text(desk: Desk) -> None:
+    await desk.says(f"My number is {SECRET}")
+    receipt = await desk.forgetting.forget(ANN, Selector("text", SECRET))
+    assert await desk.forgetting.receipts(ANN) == [
+        {key: value for key, value in receipt.items() if key != "preview"}
+    ]
+    assert await desk.forgetting.receipts(BOB) == []
+    assert (receipt["by"], receipt["status"], len(receipt["digest"])) == ("text", "done", 64)
+
+
+async def test_a_vector_that_is_owed_to_a_forgotten_memory_is_owed_no_more(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    await desk.forgetting.forget(ANN, Selector("text", "Rex"))
+    assert (await desk.outbox.waiting())[0] == 0
+
+
+async def test_words_that_others_use_stay(desk: Desk) -> None:
+    await desk.says("The orchard blooms")
+    await desk.says("An orchard again", user="bob")
+    await desk.outbox.drain()
+    await desk.forgetting.forget(ANN, Selector("user"))
+    assert ("orchard",) in await desk.rows("select word from word")
+    assert ("blooms",) not in await desk.rows("select word from word")
+
+
+def test_the_digest_tells_two_forgettings_apart() -> None:
+    assert Selector("ids", [1]).digest != Selector("ids", [2]).digest
+    assert Selector("thread", UUID(int=1)).digest == Selector("thread", UUID(int=1)).digest
+    assert np.frombuffer(Selector("user").digest, np.uint8).shape == (32,)
