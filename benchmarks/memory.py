@@ -100,7 +100,7 @@ async def relate(world: World, place: Place) -> None:
         "near": near.ravel().tolist(),
         "nearness": random.uniform(0, 0.6, size=near.size).tolist(),
     }
-    async with world.connections.use() as connection:
+    async with world.connections.background() as connection:
         await connection.execute(RELATE, parameters)
 
 
@@ -125,7 +125,7 @@ async def recall(world: World, queries: int) -> tuple[list[float], list[float]]:
 async def nearest(world: World, place: Place, vector: NDArray[np.float32]) -> list[tuple[object, ...]]:
     statement = PLAIN.format(collection=place.collection_id, dim=DIM)
     parameters = {"scope": place.scope_id, "vector": HalfVector(vector)}
-    async with world.connections.use() as connection, connection.cursor(binary=True) as cursor:
+    async with world.connections.use(MINE.owner) as connection, connection.cursor(binary=True) as cursor:
         await cursor.execute(statement.encode(), parameters)
         return list(await cursor.fetchall())
 
@@ -173,7 +173,7 @@ async def report(world: World, items: int, queries: int) -> None:
         print(f"own partition with HNSW built in {built / 1000:.1f} s")
         world.scopes.known.clear()
     await relate(world, place)
-    async with world.connections.use() as connection:
+    async with world.connections.background() as connection:
         await connection.execute("vacuum analyze")
     ours, plain = await recall(world, queries + 20)
     show("plain pgvector top-10", plain, plain)

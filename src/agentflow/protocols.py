@@ -194,12 +194,24 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Whose rows a statement may see: those of a tenant's user; without `user`, all of the tenant's."""
+
+    tenant: int
+    user: str | None = None
+
+
+@dataclass(frozen=True)
 class Scope:
     """One searchable set: a collection of a tenant, of one user (None: everybody's)."""
 
     tenant: int
     collection: str
     user: str | None
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.tenant, self.user)
 
 
 class MemoryHome(Protocol):
@@ -295,6 +307,10 @@ class Request:
     stands_for: bytes | None = None
 
     @property
+    def owner(self) -> Owner:
+        return Owner(self.tenant, self.user)
+
+    @property
     def fingerprint(self) -> bytes:
         """What an idempotency key stands for: `stands_for`, or sha256 over text, role and thread."""
         if self.stands_for is not None:
@@ -315,6 +331,10 @@ class Lease:
     text: str
     wanted_role: str | None
     given: Given | None = None
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.tenant, self.user)
 
 
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -417,8 +437,8 @@ class Ledger(Protocol):
         """Record the reason. `final` False leaves the run to the next claim. Raises LeaseLost."""
         ...
 
-    async def find(self, run_id: str, *, tenant: int) -> RunRecord:
-        """Raises NotFound."""
+    async def find(self, run_id: str, *, tenant: int, user: str | None = None) -> RunRecord:
+        """A turn of the tenant, of that user if one is named. Raises NotFound."""
         ...
 
     async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:

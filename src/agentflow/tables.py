@@ -62,6 +62,11 @@ def _tenant() -> Column[int]:
     return Column("tenant", Integer, nullable=False, server_default=text("0"))
 
 
+def _user() -> Column[str]:
+    """Whose row it is; a statement that names its owner need not say so again."""
+    return Column("user_ref", Text, nullable=False, server_default=text("agentflow.user_ref()"))
+
+
 def _meta() -> Column[Any]:
     return Column("meta", JSONB, nullable=False, server_default=text("'{}'"))
 
@@ -101,6 +106,7 @@ run = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     _tenant(),
+    _user(),
     Column("thread_id", Uuid, ForeignKey("agentflow.thread.id", ondelete="CASCADE"), nullable=False),
     Column("seq", Integer, nullable=False),
     Column("graph", Text, nullable=False, server_default=text("'agent'")),
@@ -125,7 +131,14 @@ run = Table(
 Index("run_live_ix", run.c.lease_until, postgresql_where=run.c.status.in_((0, 1)))
 Index("run_open_ix", run.c.thread_id, run.c.seq, postgresql_where=run.c.status.in_((0, 1)))
 Index("run_exchange_ix", run.c.tenant, run.c.exchange, postgresql_where=run.c.exchange.is_not(None))
-Index("run_idem_uq", run.c.tenant, run.c.idem_key, unique=True, postgresql_where=run.c.idem_key.is_not(None))
+Index(
+    "run_idem_uq",
+    run.c.tenant,
+    run.c.user_ref,
+    run.c.idem_key,
+    unique=True,
+    postgresql_where=run.c.idem_key.is_not(None),
+)
 
 message = Table(
     "message",
@@ -134,6 +147,7 @@ message = Table(
     Column("seq", Integer, nullable=False),
     Column("id", Uuid, nullable=False, unique=True),
     _tenant(),
+    _user(),
     Column("run_id", Uuid, nullable=False),
     Column("role", SmallInteger, nullable=False),
     Column("status", SmallInteger, nullable=False, server_default=text("1")),
@@ -184,6 +198,8 @@ scope = Table(
     ),
     postgresql_with={"fillfactor": 70},
 )
+
+Index("scope_user_ix", scope.c.tenant, scope.c.user_ref)
 
 memory = Table(
     "memory",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,9 +83,10 @@ async def test_a_key_belongs_to_its_request(ledger: Ledger) -> None:
         await ledger.accept(Request(text="something else", idempotency_key="k"))
 
 
-async def test_a_key_belongs_to_its_tenant(ledger: Ledger) -> None:
+@pytest.mark.parametrize("owner", [{"tenant": 1}, {"user": "eve"}])
+async def test_a_key_belongs_to_its_owner(ledger: Ledger, owner: dict[str, Any]) -> None:
     first = await ledger.accept(Request(text="hi", idempotency_key="k"))
-    other = await ledger.accept(Request(text="hi", idempotency_key="k", tenant=1))
+    other = await ledger.accept(Request(text="hi", idempotency_key="k", **owner))
     assert other.fresh
     assert other.record.run_id != first.record.run_id
 
@@ -95,6 +97,8 @@ async def test_somebody_elses_thread_does_not_exist(ledger: Ledger) -> None:
         await ledger.accept(Request(text="hi", thread_id=lease.thread_id, user="eve"))
     with pytest.raises(NotFound):
         await ledger.find(lease.run_id, tenant=1)
+    with pytest.raises(NotFound):
+        await ledger.find(lease.run_id, tenant=0, user="eve")
 
 
 async def test_a_thread_goes_on_only_after_its_earlier_turn(ledger: Ledger) -> None:

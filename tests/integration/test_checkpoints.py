@@ -10,7 +10,7 @@ from agentflow import graph as graphs
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.fakes.engine import FakeEngine
 from agentflow.memory.postgres import PostgresMemory
-from agentflow.protocols import Request
+from agentflow.protocols import Owner, Request
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
@@ -39,7 +39,7 @@ async def worker(connections: Connections) -> Worker:
     keeper = AdapterKeeper(engine, {}, 1)
     home = PostgresMemory(connections, scopes)
     needs = graphs.Needs(ledger, classifier, embedder, home, engine, keeper, [], settings, graphs.no_fault)
-    return Worker(ledger, graphs.build(needs), lambda: TurnSaver(connections), 30)
+    return Worker(ledger, graphs.build(needs), lambda owner: TurnSaver(connections, owner), 30)
 
 
 async def test_a_thread_keeps_one_small_checkpoint_per_turn_without_a_word_of_the_conversation(
@@ -67,4 +67,4 @@ async def test_a_thread_keeps_one_small_checkpoint_per_turn_without_a_word_of_th
 async def test_nothing_but_plain_data_is_revived(connections: Connections) -> None:
     loose = JsonPlusSerializer(allowed_msgpack_modules=True)
     dangerous = loose.dumps_typed(Request(text="a type of ours"))
-    assert TurnSaver(connections).serde.loads_typed(dangerous) != Request(text="a type of ours")
+    assert TurnSaver(connections, Owner(0)).serde.loads_typed(dangerous) != Request(text="a type of ours")

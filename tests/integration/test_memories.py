@@ -53,7 +53,7 @@ async def said(
 
 
 async def rows(connections: Connections, query: str) -> list[tuple[object, ...]]:
-    async with connections.use() as connection:
+    async with connections.background() as connection:
         return list(await (await connection.execute(query.encode())).fetchall())
 
 

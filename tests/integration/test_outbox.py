@@ -59,7 +59,7 @@ async def test_an_embedder_that_is_down_delays_the_vector_and_keeps_the_reason(
     await remembered(connections, "My dog is called Rex")
     embedder.failing = True
     await outbox.drain()
-    async with connections.use() as connection:
+    async with connections.background() as connection:
         cursor = await connection.execute("select attempts, last_error, not_before > now() from outbox")
         assert await cursor.fetchall() == [(1, "The fake embedder was told to fail.", True)]
     assert await outbox.drain() == 0
@@ -67,7 +67,7 @@ async def test_an_embedder_that_is_down_delays_the_vector_and_keeps_the_reason(
 
 async def test_two_relays_send_a_row_once(connections: Connections) -> None:
     await remembered(connections, "once")
-    async with connections.use() as first, first.transaction():
+    async with connections.background() as first, first.transaction():
         await first.execute("select from outbox for update skip locked")
         assert await Outbox(connections, FakeEmbedder()).drain() == 0
 

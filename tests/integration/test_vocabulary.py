@@ -49,7 +49,7 @@ async def said(connections: Connections, *texts: str) -> Scopes:
 
 
 async def words(connections: Connections) -> list[tuple[object, ...]]:
-    async with connections.use() as connection:
+    async with connections.background() as connection:
         cursor = await connection.execute("select word, embedding is not null from word order by word")
         return list(await cursor.fetchall())
 
@@ -80,7 +80,7 @@ async def test_words_wait_for_an_embedder_that_is_down(connections: Connections)
     outbox = Outbox(connections, embedder)
     await said(connections, "kettle")
     await outbox.drain(limit=1)
-    async with connections.use() as connection:
+    async with connections.background() as connection:
         await connection.execute("update word set embedding = null")
     embedder.failing = True
     assert (await outbox.learn(), await words(connections)) == (0, [("kettle", False)])

@@ -69,7 +69,7 @@ def world(settings: Settings) -> Callable[..., AbstractAsyncContextManager[World
             settings=settings,
             fault=graphs.no_fault,
         )
-        worker = Worker(ledger, graphs.build(needs), InMemorySaver, turn_seconds, renewal)
+        worker = Worker(ledger, graphs.build(needs), lambda _: InMemorySaver(), turn_seconds, renewal)
         yield World(ledger, engine, embedder, keeper, worker)
         await worker.close(grace=0)
         await keeper.close()

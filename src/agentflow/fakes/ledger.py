@@ -149,10 +149,10 @@ class FakeLedger:
         if entry.record.status == "failed" and entry.record.tenant == tenant:
             entry.record = replace(entry.record, status="queued")
 
-    async def find(self, run_id: str, *, tenant: int) -> RunRecord:
+    async def find(self, run_id: str, *, tenant: int, user: str | None = None) -> RunRecord:
         """See Ledger.find."""
         entry = self.runs.get(run_id)
-        if entry is None or entry.record.tenant != tenant:
+        if entry is None or entry.record.tenant != tenant or user not in (None, entry.request.user):
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return entry.record
 
@@ -195,8 +195,8 @@ class FakeLedger:
 
     def _by_key(self, request: Request) -> RunRecord | None:
         for entry in self.runs.values():
-            same = entry.request.tenant, entry.request.idempotency_key
-            if request.idempotency_key is None or same != (request.tenant, request.idempotency_key):
+            same = entry.request.owner, entry.request.idempotency_key
+            if request.idempotency_key is None or same != (request.owner, request.idempotency_key):
                 continue
             if entry.record.fingerprint != request.fingerprint:
                 key = request.idempotency_key

@@ -170,7 +170,7 @@ class PostgresMemory:
             "trusts": TRUSTED,
         }
         statement = self._statement(place, meaning=vector is not None)
-        async with self.connections.use() as connection, connection.cursor(binary=True) as cursor:
+        async with self.connections.use(scope.owner) as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(statement, parameters)
             row = await cursor.fetchone()
         return _recollections(Reply(*row), asked, scope, k) if row and row[-1] is not None else []
@@ -179,7 +179,7 @@ class PostgresMemory:
         """See MemoryHome.fetch."""
         place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
         parameters = {"collection": place.collection_id, "scope": place.scope_id, "ids": list(ids)}
-        async with self.connections.use() as connection:
+        async with self.connections.use(scope.owner) as connection:
             cursor = await connection.execute(FETCH, parameters)
             return [
                 {

@@ -1,52 +1,128 @@
-"""Connection pools, and what a lost database looks like to the rest."""
+"""Connection pools: for one owner at a time, or across tenants; and what a lost database looks like to the rest."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Self
 
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg.rows import DictRow, TupleRow, dict_row
+from psycopg.pq import PipelineStatus
+from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from agentflow.errors import DatabaseDown
-from agentflow.protocols import Vectors
+from agentflow.protocols import Owner, Vectors
+from agentflow.records.ownership import APP, BACKGROUND, OWNED
 
 
 class Connection(psycopg.AsyncConnection[TupleRow]):
-    """Knows when it was last seen alive, so that not every use pays for a check."""
+    """Knows when it was last seen alive, so that not every use pays for a check, and whose statements it runs."""
 
     seen: float = 0.0
+    owner: tuple[str, str] | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.naming = psycopg.AsyncCursor(self)
+
+
+class OwnedCursor(psycopg.AsyncCursor[Any]):
+    """Names the owner before every statement, in the same round trip and for that transaction only.
+
+    Outside of a transaction block, statements sent together are one transaction: when the answer is here, the
+    connection has no owner any more, whatever happened to the statement.
+    """
+
+    async def execute(self, *statement: Any, **options: Any) -> Self:
+        """As psycopg does."""
+        return await self._owned(super().execute, *statement, **options)
+
+    async def executemany(self, *statement: Any, **options: Any) -> None:
+        """As psycopg does."""
+        await self._owned(super().executemany, *statement, **options)
+
+    async def _owned(self, send: Callable[..., Awaitable[Any]], *statement: Any, **options: Any) -> Any:
+        connection: Any = self.connection
+        if connection.owner is None:
+            return await send(*statement, **options)
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            await connection.naming.execute(OWNED, connection.owner)
+            return await send(*statement, **options)
+        async with connection.pipeline():
+            await connection.naming.execute(OWNED, connection.owner)
+            return await send(*statement, **options)
 
 
 TRUSTED = 1.0
 """Seconds for which a connection that answered needs no check."""
-CheckpointPool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]]
+BACKGROUND_SIZE = 4
+Pool = AsyncConnectionPool[Connection]
 _LIMITS = "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
 _DATA = (
     f"-c search_path=agentflow,public -c hnsw.ef_search=100 -c hnsw.iterative_scan=relaxed_order {_LIMITS}"
 )
-_CHECKPOINTS = f"-c search_path=langgraph -c synchronous_commit=off {_LIMITS}"
+_CHECKPOINTS = f"-c search_path=langgraph,agentflow -c synchronous_commit=off {_LIMITS}"
 
 
 @dataclass(frozen=True)
 class Connections:
-    """`data` commits durably; `checkpoints` may lose the last moment at an operating-system crash, never more."""
+    """`data` and `across` commit durably; `checkpoints` may lose the last moment at an operating-system crash.
 
-    data: AsyncConnectionPool[Connection]
-    checkpoints: CheckpointPool
+    `dsn` is the owner's of the schema: for what changes tables.
+    """
+
+    dsn: str
+    data: Pool
+    across: Pool
+    checkpoints: Pool
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[Connection]:
-        """A connection to the data, in autocommit. Raises DatabaseDown."""
+    async def use(self, owner: Owner) -> AsyncIterator[Connection]:
+        """A connection to the owner's rows, in autocommit; others' do not exist for it. Raises DatabaseDown."""
         with lost_is_down():
             async with self.data.connection() as connection:
+                connection.owner = _named(owner)
+                try:
+                    yield connection
+                finally:
+                    connection.owner = None
+
+    @asynccontextmanager
+    async def use_checkpoints(self, owner: Owner) -> AsyncIterator[Connection]:
+        """The same to LangGraph's tables."""
+        with lost_is_down():
+            async with self.checkpoints.connection() as connection:
+                connection.owner = _named(owner)
+                try:
+                    yield connection
+                finally:
+                    connection.owner = None
+
+    @asynccontextmanager
+    async def background(self) -> AsyncIterator[Connection]:
+        """A connection to every tenant's rows, for work that nobody's request asked for. Raises DatabaseDown."""
+        with lost_is_down():
+            async with self.across.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def maintenance(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """A connection of its own as the schema's owner, who may change tables. Raises DatabaseDown."""
+        with lost_is_down():
+            async with await psycopg.AsyncConnection.connect(
+                self.dsn, autocommit=True, options="-c search_path=agentflow,public", connect_timeout=5
+            ) as connection:
                 yield connection
 
     async def close(self) -> None:
-        await self.data.close()
-        await self.checkpoints.close()
+        for pool in (self.data, self.across, self.checkpoints):
+            await pool.close()
+
+
+def _named(owner: Owner) -> tuple[str, str]:
+    return str(owner.tenant), "*" if owner.user is None else f"={owner.user}"
 
 
 class lost_is_down:  # noqa: N801 - reads as a phrase where it is used
@@ -62,48 +138,45 @@ class lost_is_down:  # noqa: N801 - reads as a phrase where it is used
 
 
 async def open_connections(dsn: str, *, size: int, patience: float = 10.0) -> Connections:
-    """Open both pools. Raises DatabaseDown when no connection can be made within `patience` seconds."""
-    data = AsyncConnectionPool(
+    """Open the pools. Raises DatabaseDown when no connection can be made within `patience` seconds."""
+    small = max(2, min(size // 2, BACKGROUND_SIZE))
+    connections = Connections(
+        dsn,
+        _pool(dsn, "data", f"-c role={APP} {_DATA}", 2, size, patience),
+        _pool(dsn, "background", f"-c role={BACKGROUND} {_DATA}", 1, small, patience),
+        _pool(dsn, "checkpoints", f"-c role={APP} {_CHECKPOINTS}", 1, max(2, size // 2), patience),
+    )
+    try:
+        with lost_is_down():
+            for pool in (connections.data, connections.across, connections.checkpoints):
+                await pool.open(wait=True, timeout=patience)
+    except DatabaseDown:
+        await connections.close()
+        raise
+    return connections
+
+
+def _pool(dsn: str, name: str, options: str, least: int, most: int, patience: float) -> Pool:
+    return AsyncConnectionPool(
         dsn,
         connection_class=Connection,
-        kwargs={"autocommit": True, "prepare_threshold": 0, "options": _DATA, "connect_timeout": 5},
-        configure=register_vector_async,
-        min_size=2,
-        max_size=size,
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": 0,
+            "options": options,
+            "connect_timeout": 5,
+            "cursor_factory": OwnedCursor,
+        },
+        configure=register_vector_async if name != "checkpoints" else None,
+        min_size=least,
+        max_size=most,
         timeout=patience,
         max_lifetime=3600,
         check=_alive,
         reconnect_timeout=60,
         open=False,
-        name="data",
+        name=name,
     )
-    checkpoints: CheckpointPool = AsyncConnectionPool(
-        dsn,
-        kwargs={
-            "autocommit": True,
-            "prepare_threshold": 0,
-            "row_factory": dict_row,
-            "options": _CHECKPOINTS,
-            "connect_timeout": 5,
-        },
-        min_size=1,
-        max_size=max(2, size // 2),
-        timeout=patience,
-        max_lifetime=3600,
-        check=AsyncConnectionPool.check_connection,
-        reconnect_timeout=60,
-        open=False,
-        name="checkpoints",
-    )
-    connections = Connections(data, checkpoints)
-    try:
-        with lost_is_down():
-            await data.open(wait=True, timeout=patience)
-            await checkpoints.open(wait=True, timeout=patience)
-    except DatabaseDown:
-        await connections.close()
-        raise
-    return connections
 
 
 async def _alive(connection: Connection) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agentflow.errors import NotFound
+from agentflow.protocols import Owner
 from agentflow.records.connections import Connections
 from agentflow.routing.roles import Lesson
 from agentflow.turn import Json
@@ -46,31 +47,32 @@ class Feedback:
             "status": int(accepted),
             "chars": chars,
         }
-        rows = await self._rows(GIVE, parameters)
+        rows = await self._rows(Owner(tenant), GIVE, parameters)
         if not rows:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return rows[0]
 
     async def listed(self, status: str, *, tenant: int, limit: int = 1000) -> list[Json]:
         """What waits, was accepted or was rejected, oldest first."""
-        return await self._rows(LISTED, {"tenant": tenant, "status": STATUS.index(status), "limit": limit})
+        parameters = {"tenant": tenant, "status": STATUS.index(status), "limit": limit}
+        return await self._rows(Owner(tenant), LISTED, parameters)
 
     async def review(self, number: int, *, accept: bool, tenant: int) -> Json:
         """Accept or reject. Raises NotFound."""
         parameters = {"id": number, "status": 1 if accept else 2, "tenant": tenant}
-        rows = await self._rows(REVIEW, parameters)
+        rows = await self._rows(Owner(tenant), REVIEW, parameters)
         if not rows:
             raise NotFound(f"There is no feedback {number}.", field="id", value=number)
         return rows[0]
 
     async def lessons(self) -> Sequence[Lesson]:
         """Everything accepted, oldest first."""
-        async with self.connections.use() as connection:
+        async with self.connections.background() as connection:
             cursor = await connection.execute(LESSONS)
             return [Lesson(role, text) for role, text in await cursor.fetchall()]
 
-    async def _rows(self, statement: str, parameters: Json) -> list[Json]:
-        async with self.connections.use() as connection:
+    async def _rows(self, owner: Owner, statement: str, parameters: Json) -> list[Json]:
+        async with self.connections.use(owner) as connection:
             cursor = await connection.execute(statement.encode(), parameters)
             rows = await cursor.fetchall()
         return [

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
-from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Request, RunRecord, RunStatus
+from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Owner, Request, RunRecord, RunStatus
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.memories import INSERT, WORDS, written
 from agentflow.records.scopes import Scopes
@@ -42,7 +42,7 @@ r as (
   select %(run)s, %(tenant)s, t.id, t.last_seq, free.now::int, free.now::int, %(key)s, %(fingerprint)s, %(role)s,
          %(given)s,         %(worker)s, now() + %(lease)s * interval '1 second'
   from t, free
-  on conflict (tenant, idem_key) where idem_key is not null do nothing
+  on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
   returning id, thread_id, seq, status, attempt, started_at),
 m as (
   insert into message (thread_id, seq, id, tenant, run_id, role, content)
@@ -152,7 +152,7 @@ class PostgresLedger:
         """See Ledger.accept: one durable commit."""
         run_id = request.run_id or str(uuid_utils.uuid7())
         thread_id = request.thread_id or str(uuid_utils.uuid7())
-        async with self.connections.use() as connection:
+        async with self.connections.use(request.owner) as connection:
             earlier = await self._by_key(connection, request)
             if earlier is not None:
                 return Acceptance(earlier, fresh=False, lease=None)
@@ -166,7 +166,7 @@ class PostgresLedger:
 
     async def claim(self, run_id: str) -> Lease | None:
         """See Ledger.claim."""
-        async with self.connections.use() as connection:
+        async with self.connections.background() as connection:
             cursor = await connection.execute(
                 CLAIM, {"run": run_id, "worker": self.worker, "lease": self.lease}
             )
@@ -198,12 +198,12 @@ class PostgresLedger:
 
     async def reopen(self, run_id: str, *, tenant: int) -> None:
         """See Ledger.reopen."""
-        async with self.connections.use() as connection:
+        async with self.connections.use(Owner(tenant)) as connection:
             await connection.execute(REOPEN, {"run": run_id, "tenant": tenant, "lease": self.lease})
 
-    async def find(self, run_id: str, *, tenant: int) -> RunRecord:
+    async def find(self, run_id: str, *, tenant: int, user: str | None = None) -> RunRecord:
         """See Ledger.find."""
-        async with self.connections.use() as connection:
+        async with self.connections.use(Owner(tenant, user)) as connection:
             cursor = await connection.execute(BY_ID, {"run": run_id, "tenant": tenant})
             row = await cursor.fetchone()
         if row is None:
@@ -220,7 +220,7 @@ class PostgresLedger:
     async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:
         """See Ledger.context."""
         parameters = {"run": run_id, "tenant": tenant, "messages": messages}
-        async with self.connections.use() as connection:
+        async with self.connections.use(Owner(tenant)) as connection:
             cursor = await connection.execute(CONTEXT, parameters)
             row = await cursor.fetchone()
         if row is None:
@@ -237,13 +237,13 @@ class PostgresLedger:
 
     async def abandoned(self, *, limit: int) -> list[str]:
         """See Ledger.abandoned."""
-        async with self.connections.use() as connection:
+        async with self.connections.background() as connection:
             cursor = await connection.execute(ABANDONED, {"limit": limit})
             return [str(row[0]) for row in await cursor.fetchall()]
 
     async def release_all(self) -> None:
         """End every lease: only for the sole owner of a database, at its start."""
-        async with self.connections.use() as connection:
+        async with self.connections.background() as connection:
             await connection.execute(RELEASE)
 
     async def _finish_once(self, lease: Lease, outcome: Outcome) -> None:
@@ -261,7 +261,7 @@ class PostgresLedger:
             "exchange": outcome.exchange,
             **await self._memories(lease, outcome.memories),
         }
-        async with self.connections.use() as connection:
+        async with self.connections.use(lease.owner) as connection:
             cursor = await connection.execute(FINISH.encode(), parameters)
             row = await cursor.fetchone()
         if row and row[0] == 1:
@@ -282,7 +282,7 @@ class PostgresLedger:
         }
 
     async def _fenced(self, statement: str, lease: Lease, extra: dict[str, Any]) -> None:
-        async with self.connections.use() as connection:
+        async with self.connections.use(lease.owner) as connection:
             cursor = await connection.execute(statement.encode(), {**_identity(lease), **extra})
         if cursor.rowcount != 1:
             raise _lost(lease)

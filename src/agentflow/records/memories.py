@@ -239,7 +239,7 @@ class Archive:
 
     async def session(self) -> int:
         """A new stretch of conversation."""
-        async with self.connections.use() as connection:
+        async with self.connections.background() as connection:
             row = await (await connection.execute(SESSION)).fetchone()
         return int(row[0]) if row else 0
 
@@ -258,7 +258,7 @@ class Archive:
             [source for source, _ in memories],
         )
         added = {"tenant": scope.tenant, "session": session, "first": first, "role": None, "adapter": None}
-        async with self.connections.use() as connection:
+        async with self.connections.use(scope.owner) as connection:
             cursor = await connection.execute(ADD.encode(), {**parameters, **added})
             return dict(await cursor.fetchall())
 

@@ -1,8 +1,10 @@
 """Bring a database to this version's schema, once, however many processes start at the same time."""
 
+import contextlib
 import importlib.util
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic import command
@@ -10,15 +12,23 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from langgraph.checkpoint.postgres import PostgresSaver
+from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from agentflow.errors import DatabaseDown, SchemaMismatch
+from agentflow.records.ownership import APP, BACKGROUND, ROLES, protect
 from agentflow.tables import SCHEMA
 
 LOCK = 0x61666C77  # "aflw": one key for every process that migrates
 MINIMUM_VECTOR = (0, 8)
+CHECKPOINTS = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+# Roles that are not there, or that we may not take on.
+LACKING = """
+select wanted, r.oid is not null from unnest(%(roles)s::text[]) wanted left join pg_roles r on r.rolname = wanted
+where r.oid is null or not pg_has_role(current_user, r.oid, 'member')
+"""
 
 
 def migrate(dsn: str) -> str:
@@ -31,6 +41,7 @@ def migrate(dsn: str) -> str:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as lock:
             lock.execute("select pg_advisory_lock(%s)", (LOCK,))
             _prepare(lock)
+            _prepare_roles(lock)
             _upgrade(dsn)
             _prepare_checkpoints(dsn)
     except psycopg.OperationalError as error:
@@ -77,6 +88,29 @@ def _prepare(connection: psycopg.Connection[tuple[object, ...]]) -> None:
         connection.execute(f"create schema if not exists {schema}".encode())
 
 
+def _prepare_roles(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """The roles under which statements run. Another database's migration may make them at the same moment."""
+    lacking = connection.execute(LACKING, {"roles": list(ROLES)}).fetchall()
+    try:
+        for role, there in lacking:
+            name = sql.Identifier(str(role))
+            if not there:
+                with contextlib.suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                    connection.execute(sql.SQL("create role {}").format(name))
+            # Taken on by name only: whoever forgets to, sees nothing.
+            how = " with inherit false, set true" if connection.info.server_version >= 160000 else ""
+            connection.execute(sql.SQL("grant {} to current_user" + how).format(name))
+        for schema in (SCHEMA, "langgraph"):
+            connection.execute(f"grant usage on schema {schema} to {APP}, {BACKGROUND}".encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaMismatch(
+            f"This role may not create the roles {APP} and {BACKGROUND}, under which agentflow's statements run. "
+            f"Let a superuser run once: create role {APP}; create role {BACKGROUND}; "
+            f"grant {APP}, {BACKGROUND} to YOUR_ROLE with inherit false.",
+            field="postgres.url",
+        ) from error
+
+
 def _upgrade(dsn: str) -> None:
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     try:
@@ -103,6 +137,32 @@ def _prepare_checkpoints(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("set search_path to langgraph")
         PostgresSaver(connection).setup()
+        _protect_checkpoints(connection)
+
+
+def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    """LangGraph knows no owners: its rows get theirs by default, from whoever writes."""
+
+    def execute(statement: str) -> None:
+        connection.execute(statement.encode())
+
+    for table in CHECKPOINTS:
+        protected = "select relforcerowsecurity as done from pg_class where oid = %s::regclass"
+        row = connection.execute(protected, (f"langgraph.{table}",)).fetchone()
+        if row and row["done"]:
+            continue
+        with connection.transaction():
+            execute(f"alter table {table} add tenant int default agentflow.tenant()")
+            execute(f"alter table {table} add user_ref text default agentflow.user_ref()")
+            protect(execute, table, "user", schema="langgraph")
+            execute(f"set local role {BACKGROUND}")
+            execute(
+                f"update {table} x set tenant = t.tenant, user_ref = t.user_ref "  # noqa: S608 - constants
+                "from agentflow.thread t where t.id::text = x.thread_id"
+            )
+            execute(f"delete from {table} where tenant is null")  # noqa: S608 - constants
+            execute("reset role")
+            execute(f"alter table {table} alter tenant set not null, alter user_ref set not null")
 
 
 def scripts() -> Config:

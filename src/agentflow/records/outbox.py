@@ -84,7 +84,7 @@ class Outbox:
 
     async def waiting(self) -> tuple[int, float]:
         """How many vectors are owed, and the age of the oldest in seconds."""
-        async with self.connections.use() as connection:
+        async with self.connections.background() as connection:
             row = await (await connection.execute(WAITING)).fetchone()
         return (int(row[0]), float(row[1])) if row else (0, 0.0)
 
@@ -92,7 +92,7 @@ class Outbox:
         self, kind: str, limit: int, send: Callable[[Connection, list[Row]], Awaitable[str | None]]
     ) -> int:
         """What is due of a kind, sent while its rows are locked; a reason puts it off."""
-        async with self.connections.use() as connection, connection.transaction():
+        async with self.connections.background() as connection, connection.transaction():
             cursor = await connection.execute(DUE, {"kind": kind, "limit": limit})
             rows = [Row(*row) for row in await cursor.fetchall()]
             if rows:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentflow.errors import SchemaMismatch
+from agentflow.protocols import Owner
 from agentflow.records.connections import Connection, Connections
 from agentflow.settings import Collection
 
@@ -43,7 +44,7 @@ class Scopes:
         """Raises SchemaMismatch if the collection's vectors are another embedder's."""
         key = (tenant, collection, user)
         if key not in self.known:
-            async with self.connections.use() as connection:
+            async with self.connections.use(Owner(tenant, user)) as connection:
                 self.known[key] = await self._make(connection, tenant, collection, user)
         return self.known[key]
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agentflow.errors import NotFound
+from agentflow.protocols import Owner
 from agentflow.records.connections import Connections
 from agentflow.turn import Context
 
@@ -34,7 +35,7 @@ class Threads:
     async def context(self, thread_id: str, text: str, *, tenant: int, user: str, messages: int) -> Context:
         """What `text` would be seen with, as the thread's next message. Raises NotFound."""
         parameters = {"thread": thread_id, "tenant": tenant, "user": user, "messages": messages}
-        async with self.connections.use() as connection:
+        async with self.connections.use(Owner(tenant, user)) as connection:
             cursor = await connection.execute(CONTEXT, parameters)
             row = await cursor.fetchone()
         if row is None:
@@ -55,7 +56,7 @@ class Threads:
         Raises NotFound.
         """
         parameters = {"thread": thread_id, "role": role, "tenant": tenant, "user": user}
-        async with self.connections.use() as connection:
+        async with self.connections.use(Owner(tenant, user)) as connection:
             cursor = await connection.execute(PIN, parameters)
         if cursor.rowcount != 1:
             raise _unknown(thread_id)

@@ -77,7 +77,7 @@ class Vocabulary:
 
     async def learn(self, *, limit: int = 64) -> int:
         """Embed and relate some of the words met; returns how many. Raises DatabaseDown, EmbedderError."""
-        async with self.connections.use() as connection, connection.transaction():
+        async with self.connections.background() as connection, connection.transaction():
             rows = await (await connection.execute(OWED, {"limit": limit})).fetchall()
             if rows:
                 vectors = await self._vectors([word for _, _, word in rows])

@@ -10,7 +10,7 @@ import structlog
 
 from agentflow.errors import AgentflowError, DatabaseDown, EngineTimeout, LeaseLost, TurnFailed
 from agentflow.graph import Graph
-from agentflow.protocols import Acceptance, Lease, Ledger, Request, RunRecord
+from agentflow.protocols import Acceptance, Lease, Ledger, Owner, Request, RunRecord
 from agentflow.runs.feed import Feed
 from agentflow.turn import Json
 
@@ -25,7 +25,7 @@ class Worker:
 
     ledger: Ledger
     graph: Graph
-    saver: Callable[[], Any]
+    saver: Callable[[Owner], Any]
     turn_seconds: float
     renewal: float = 10.0
     remembered: Callable[[], None] = lambda: None
@@ -141,7 +141,7 @@ class Worker:
         self.remembered()
 
     async def _stream(self, feed: Feed, lease: Lease) -> None:
-        graph = self.graph.copy({"checkpointer": self.saver()})
+        graph = self.graph.copy({"checkpointer": self.saver(lease.owner)})
         config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
         given = {
             "text": lease.text,

@@ -184,7 +184,7 @@ def _worker(
     return Worker(
         ledger=ledger,
         graph=graph,
-        saver=lambda: TurnSaver(connections),
+        saver=lambda owner: TurnSaver(connections, owner),
         turn_seconds=needs.settings.server.turn_seconds,
         renewal=ledger.lease / 3,
         remembered=owed.set,
