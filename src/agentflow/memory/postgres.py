@@ -197,7 +197,7 @@ class PostgresMemory:
     async def forget(self, scope: Scope, ids: Sequence[int] | None = None) -> int:
         """See MemoryHome.forget."""
         place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
-        async with self.connections.use() as connection, connection.transaction():
+        async with self.connections.use(scope.owner) as connection, connection.transaction():
             return await forgotten(connection, place, ids)
 
     def _languages(self, collection: str) -> tuple[str, ...]:

@@ -37,22 +37,24 @@ class OwnedCursor(psycopg.AsyncCursor[Any]):
 
     async def execute(self, *statement: Any, **options: Any) -> Self:
         """As psycopg does."""
-        return await self._owned(super().execute, *statement, **options)
+        await self._owned(super().execute, *statement, **options)
+        return self
 
     async def executemany(self, *statement: Any, **options: Any) -> None:
         """As psycopg does."""
         await self._owned(super().executemany, *statement, **options)
 
-    async def _owned(self, send: Callable[..., Awaitable[Any]], *statement: Any, **options: Any) -> Any:
+    async def _owned(self, send: Callable[..., Awaitable[Any]], *statement: Any, **options: Any) -> None:
         connection: Any = self.connection
         if connection.owner is None:
-            return await send(*statement, **options)
-        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            await send(*statement, **options)
+        elif connection.pgconn.pipeline_status != PipelineStatus.OFF:
             await connection.naming.execute(OWNED, connection.owner)
-            return await send(*statement, **options)
-        async with connection.pipeline():
-            await connection.naming.execute(OWNED, connection.owner)
-            return await send(*statement, **options)
+            await send(*statement, **options)
+        else:
+            async with connection.pipeline():
+                await connection.naming.execute(OWNED, connection.owner)
+                await send(*statement, **options)
 
 
 TRUSTED = 1.0
