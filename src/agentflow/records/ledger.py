@@ -212,7 +212,7 @@ class PostgresLedger:
 
     async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
         """See Ledger.with_key."""
-        async with self.connections.use() as connection:
+        async with self.connections.use(request.owner) as connection:
             cursor = await connection.execute(BY_KEY, {"key": key, "tenant": tenant})
             row = await cursor.fetchone()
         return None if row is None else _record(row)
