@@ -441,7 +441,7 @@ class Ledger(Protocol):
         """A turn of the tenant, of that user if one is named. Raises NotFound."""
         ...
 
-    async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
+    async def with_key(self, key: str, *, tenant: int, user: str) -> RunRecord | None:
         """The run that an idempotency key stands for."""
         ...
 

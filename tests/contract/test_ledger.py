@@ -227,13 +227,14 @@ async def test_a_step_is_no_part_of_the_conversation(ledger: Ledger) -> None:
     assert [one["content"] for one in context["history"]] == ["call the tool", "done"]
 
 
-async def test_a_key_finds_its_run_for_its_tenant_only(ledger: Ledger) -> None:
+async def test_a_key_finds_its_run_for_its_owner_only(ledger: Ledger) -> None:
     lease = await accepted(ledger, idempotency_key="k")
-    found = await ledger.with_key("k", tenant=0)
+    found = await ledger.with_key("k", tenant=0, user="default")
     assert found is not None
     assert found.run_id == lease.run_id
-    assert await ledger.with_key("k", tenant=1) is None
-    assert await ledger.with_key("other", tenant=0) is None
+    assert await ledger.with_key("k", tenant=0, user="eve") is None
+    assert await ledger.with_key("k", tenant=1, user="default") is None
+    assert await ledger.with_key("other", tenant=0, user="default") is None
 
 
 async def test_a_key_may_stand_for_more_than_the_text(ledger: Ledger) -> None:

@@ -72,7 +72,7 @@ class Desk:
         return sorted(one["id"] for one in await self.rights.listed(owner, Filter()))
 
     async def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        async with self.connections.use() as connection:
+        async with self.connections.maintenance() as connection:
             return list(await (await connection.execute(statement.encode(), values)).fetchall())
 
     async def holding(self, text: str) -> list[str]:

@@ -10,7 +10,17 @@ import uuid_utils
 
 from agentflow.errors import Conflict, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
-from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Request, RunRecord, Scope, Vectors
+from agentflow.protocols import (
+    Acceptance,
+    Lease,
+    NewMemory,
+    Outcome,
+    Owner,
+    Request,
+    RunRecord,
+    Scope,
+    Vectors,
+)
 from agentflow.retrieval.bm25 import counts, idf
 from agentflow.retrieval.fusion import REACH, Pool, ranked
 from agentflow.retrieval.terms import asks, bag, embedded_text, question
@@ -156,9 +166,9 @@ class FakeLedger:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return entry.record
 
-    async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
+    async def with_key(self, key: str, *, tenant: int, user: str) -> RunRecord | None:
         """See Ledger.with_key."""
-        same = (one for one in self.runs.values() if one.request.tenant == tenant)
+        same = (one for one in self.runs.values() if one.request.owner == Owner(tenant, user))
         return next((one.record for one in same if one.request.idempotency_key == key), None)
 
     async def context(self, run_id: str, *, tenant: int, messages: int) -> Context:

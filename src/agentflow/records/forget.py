@@ -17,6 +17,7 @@ import uuid_utils
 from psycopg import Rollback
 from psycopg.types.json import Jsonb
 
+from agentflow import protocols
 from agentflow.errors import BadInput
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.memories import unindexed
@@ -25,7 +26,7 @@ from agentflow.records.traces import Traces
 from agentflow.turn import Json
 
 BATCH = 2000
-LIMITS = "set local statement_timeout = '10min'; set local lock_timeout = '60s'"
+LIMITS = "select set_config('statement_timeout', '10min', true), set_config('lock_timeout', '60s', true)"
 
 # Whoever writes into the owner's scopes waits for the end of this transaction.
 LOCK = """
@@ -137,8 +138,10 @@ class Forgetting:
         if selector.by not in WHICH:
             raise BadInput(f"Forget by one of {', '.join(WHICH)}.", field="by", value=selector.by)
         told: Json = {}
-        async with self.connections.use() as connection, connection.transaction() as transaction:
-            await connection.execute(LIMITS, prepare=False)
+        # As the tenant: what others of it still use, such as words, must be seen to stay.
+        everybody = protocols.Owner(owner.tenant)
+        async with self.connections.use(everybody) as connection, connection.transaction() as transaction:
+            await connection.execute(LIMITS)
             found = await self._found(connection, owner, selector)
             counts = await self._gone(connection, owner, selector, found)
             told = await self._receipt(connection, owner, selector, found, counts)
@@ -149,7 +152,7 @@ class Forgetting:
     async def receipts(self, owner: Owner, number: str | None = None) -> list[Json]:
         """The owner's receipts, newest first."""
         parameters = {"tenant": owner.tenant, "owner": _owner(owner), "id": number}
-        async with self.connections.use() as connection:
+        async with self.connections.use(owner.seen) as connection:
             rows = await (await connection.execute(RECEIPTS, parameters)).fetchall()
         return [_told(row) for row in rows]
 

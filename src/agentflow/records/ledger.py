@@ -210,9 +210,9 @@ class PostgresLedger:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return _record(row)
 
-    async def with_key(self, key: str, *, tenant: int) -> RunRecord | None:
+    async def with_key(self, key: str, *, tenant: int, user: str) -> RunRecord | None:
         """See Ledger.with_key."""
-        async with self.connections.use(request.owner) as connection:
+        async with self.connections.use(Owner(tenant, user)) as connection:
             cursor = await connection.execute(BY_KEY, {"key": key, "tenant": tenant})
             row = await cursor.fetchone()
         return None if row is None else _record(row)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from agentflow import protocols
 from agentflow.errors import BadInput, NotFound
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.memories import INDEX, KINDS, UNINDEX, UNUSED, Text, indexed, unindexed
@@ -74,6 +75,10 @@ class Owner:
     shared: bool = False
 
     @property
+    def seen(self) -> protocols.Owner:
+        return protocols.Owner(self.tenant, self.user)
+
+    @property
     def named(self) -> Json:
         return {"tenant": self.tenant, "user": self.user, "shared": self.shared}
 
@@ -123,13 +128,13 @@ class Rights:
             "before": chosen.before,
             "limit": min(chosen.limit, MOST),
         }
-        async with self.connections.use() as connection:
+        async with self.connections.use(owner.seen) as connection:
             cursor = await connection.execute(LISTED.encode(), parameters)
             return [_item(row) for row in await cursor.fetchall()]
 
     async def shown(self, owner: Owner, number: int) -> Json:
         """One memory with its earlier wordings and its sources. Raises NotFound."""
-        async with self.connections.use() as connection:
+        async with self.connections.use(owner.seen) as connection:
             cursor = await connection.execute(SHOWN.encode(), {**owner.named, "id": number})
             row = await cursor.fetchone()
             if row is None:
@@ -145,7 +150,7 @@ class Rights:
         """
         if change.content is not None:
             checked(change.content)
-        async with self.connections.use() as connection, connection.transaction():
+        async with self.connections.use(owner.seen) as connection, connection.transaction():
             cursor = await connection.execute(LOCK.encode(), {**owner.named, "id": number})
             row = await cursor.fetchone()
             if row is None:

@@ -5,8 +5,8 @@ from alembic import op
 
 from agentflow.records.ownership import FUNCTION_NAMES, FUNCTIONS, Kind, expose, lock_away, protect
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -23,6 +23,9 @@ TABLES: dict[str, Kind] = {
     "word": "tenant",
     "related": "tenant",
     "outbox": "tenant",
+    "document": "shared",
+    "link": "tenant",
+    "receipt": "tenant",
 }
 SAID = {"postgresql_where": sa.text("idem_key IS NOT NULL"), "schema": "agentflow", "unique": True}
 
