@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 VLLM := .venv-vllm
 STUDIO := .venv-studio
 
-.PHONY: demo test check install format test-vllm test-studio serve migrate schema lock bench bench-routing clean
+.PHONY: demo test check install format test-vllm test-studio serve migrate schema lock bench bench-residency bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -50,6 +50,9 @@ bench: $(VENV)/.ready-dev
 
 bench-routing: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/routing.py
+
+bench-residency: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/residency.py
 
 # Locked, with hashes; --no-deps because the lock is complete and leaves out what the demo must not pull in.
 $(VENV)/.ready: requirements/run.txt requirements/local.txt requirements/torch.sh pyproject.toml
