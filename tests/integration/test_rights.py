@@ -217,7 +217,7 @@ async def test_a_forgotten_thread_takes_its_turns_and_checkpoints_along(desk: De
     config = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
     values = {"channel_values": {"a": SECRET}, "channel_versions": {"a": "1"}}
     checkpoint = {"v": 4, "id": "1", "ts": "", **values, "versions_seen": {}}
-    await TurnSaver(desk.connections).aput(config, checkpoint, {}, {"a": "1"})
+    await TurnSaver(desk.connections, ANN.seen).aput(config, checkpoint, {}, {"a": "1"})
     receipt = await desk.forgetting.forget(ANN, Selector("thread", thread))
     assert await desk.holding(SECRET) == []
     assert await desk.holding(str(thread)) == []
