@@ -256,7 +256,7 @@ async def test_when_all_is_pinned_there_is_no_room(double, engine, folder):
 
 
 async def test_a_pin_holds_the_slot_and_unpin_lets_it_go(double, folder):
-    engine = Vllm(double.url, slots=4)
+    engine = Vllm(double.url)
     for name in "abcdefgh":
         await engine.load(f"{name}@1", folder(name))
         await engine.pin("a@1")
@@ -270,11 +270,15 @@ async def test_a_pin_holds_the_slot_and_unpin_lets_it_go(double, folder):
 
 
 async def test_the_last_free_slot_is_never_pinned(double, folder):
-    engine = Vllm(double.url, slots=4)
+    engine = Vllm(double.url)
     for name in "abcd":
         await engine.load(f"{name}@1", folder(name))
-    for name in "abc":
+    for name in "ab":
         await engine.pin(f"{name}@1")
+    with pytest.raises(NoRoom, match="'c@1' cannot be pinned: 2 adapters are, and of its 4 slots"):
+        await engine.pin("c@1")
+    double.state.change(mixes_up_base=False)
+    await engine.pin("c@1")
     with pytest.raises(NoRoom, match="'d@1' cannot be pinned: 3 adapters are"):
         await engine.pin("d@1")
     await engine.load("e@1", folder("e"))
@@ -284,10 +288,19 @@ async def test_the_last_free_slot_is_never_pinned(double, folder):
 
 async def test_without_the_rpc_there_are_no_pins(double, folder):
     double.state.change(dev_mode=False)
-    engine = Vllm(double.url, slots=4)
+    engine = Vllm(double.url)
     await engine.load("a@1", folder("a"))
     with pytest.raises(AdapterError, match="VLLM_SERVER_DEV_MODE"):
         await engine.pin("a@1")
+    await engine.close()
+
+
+async def test_a_server_that_would_mix_up_voices_is_refused(double, folder):
+    engine = Vllm(double.url, slots=4)
+    with pytest.raises(AdapterError, match=r"Set model\.slots to 3, or start the engine with --max-loras 5"):
+        await engine.load("a@1", folder("a"))
+    double.state.change(mixes_up_base=False)
+    await engine.load("b@1", folder("b"))
     await engine.close()
 
 

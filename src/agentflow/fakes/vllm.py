@@ -76,6 +76,7 @@ def double(options: Options | None = None) -> Starlette:
             Route("/health", server.health),
             Route("/version", server.version),
             Route("/metrics", server.metrics),
+            Route("/server_info", server.info),
             Route("/v1/models", server.models),
             Route("/v1/load_lora_adapter", server.answering(server.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", server.answering(server.unload), methods=["POST"]),
@@ -165,6 +166,19 @@ class Double:
 
     async def version(self, _: Request) -> Response:
         return JSONResponse({"version": "0.32.0"})
+
+    async def info(self, _: Request) -> Response:
+        """The part of `?config_format=json` that tells LoRA's limits."""
+        options = self.options
+        if not options.dev_mode:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        lora = {"max_loras": options.max_loras, "max_cpu_loras": options.max_cpu_loras}
+        device = "cpu" if options.mixes_up_base else "cuda"
+        config = {
+            "lora_config": lora | {"max_lora_rank": options.max_lora_rank},
+            "device_config": {"device": device},
+        }
+        return JSONResponse({"vllm_config": config})
 
     async def metrics(self, _: Request) -> Response:
         names = ",".join(sorted({self._voices[lora] for lora in self.running if lora}))

@@ -81,7 +81,7 @@ def _vllm(model: Model, url: str) -> Engine:
         total=limits.total,
     )
     key = model.api_key.get_secret_value() if model.api_key else None
-    return Vllm(url, api_key=key, timeouts=timeouts, thinking=model.thinking)
+    return Vllm(url, api_key=key, timeouts=timeouts, thinking=model.thinking, slots=model.slots)
 
 
 async def _double(model: Model, stack: AsyncExitStack) -> str:

@@ -1,6 +1,6 @@
 """A vLLM server with LoRA modules, over HTTP."""
 
 from agentflow.engines.vllm.driver import Vllm
-from agentflow.engines.vllm.wire import Timeouts
+from agentflow.speech.wire import Timeouts
 
 __all__ = ["Timeouts", "Vllm"]

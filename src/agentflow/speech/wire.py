@@ -1,10 +1,11 @@
-"""HTTP to a vLLM server: time limits, event streams, and what its answers mean."""
+"""HTTP to a model server: time limits, event streams, and what its answers mean."""
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -58,12 +59,30 @@ class Wire:
         )
 
     async def get(self, path: str) -> httpx.Response:
-        """The 200 answer. Raises EngineDown, EngineTimeout, Refused."""
-        return await self._control("GET", path, None, self._timeouts.control)
+        """A good answer. Raises EngineDown, EngineTimeout, Refused."""
+        return await self._control("GET", path, self._timeouts.control)
+
+    async def head(self, path: str) -> bool:
+        """Whether it is there. Raises EngineDown, EngineTimeout, Refused."""
+        try:
+            await self._control("HEAD", path, self._timeouts.control)
+        except Refused as refusal:
+            if refusal.status == 404:
+                return False
+            raise
+        return True
 
     async def post(self, path: str, body: Json, *, seconds: float | None = None) -> httpx.Response:
-        """The 200 answer. Raises EngineDown, EngineTimeout, Refused."""
-        return await self._control("POST", path, body, seconds or self._timeouts.control)
+        """A good answer. Raises EngineDown, EngineTimeout, Refused."""
+        return await self._control("POST", path, seconds or self._timeouts.control, json=body)
+
+    async def upload(self, path: str, file: Path) -> httpx.Response:
+        """Send a file. Raises EngineDown, EngineTimeout, Refused."""
+        return await self._control("POST", path, self._timeouts.total, content=_blocks(file))
+
+    async def delete(self, path: str, body: Json) -> httpx.Response:
+        """A good answer. Raises EngineDown, EngineTimeout, Refused."""
+        return await self._control("DELETE", path, self._timeouts.control, json=body)
 
     async def events(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
         """The JSON events of a stream up to [DONE]; closing the generator closes the connection.
@@ -82,9 +101,30 @@ class Wire:
                 stream = source.aiter_sse()
                 stack.push_async_callback(stream.aclose)
                 event = await patience.first(anext(stream, None))
-                while event is not None and event.data != "[DONE]":
+                while event is not None and event.data.strip() != "[DONE]":
                     yield self._content(event.data)
                     event = await patience.next(anext(stream, None))
+
+    async def lines(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
+        """The JSON objects of a stream of lines; closing the generator closes the connection.
+
+        Raises EngineDown, EngineTimeout, Refused, GenerationFailed.
+        """
+        patience = _Patience(self.url, self._timeouts)
+        with self._translated():
+            self._check_open()
+            async with AsyncExitStack() as stack:
+                opening = self._client.stream("POST", path, json=body)
+                response = await patience.first(stack.enter_async_context(opening))
+                if response.status_code != 200:
+                    await patience.first(response.aread())
+                    raise self._meaning(response)
+                stream = response.aiter_lines()
+                line = await patience.first(anext(stream, None))
+                while line is not None:
+                    if line.strip():
+                        yield self._content(line)
+                    line = await patience.next(anext(stream, None))
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -93,17 +133,17 @@ class Wire:
         if self._client.is_closed:
             raise EngineDown("The connection to the engine has been closed: agentflow is shutting down.")
 
-    async def _control(self, method: str, path: str, body: Json | None, seconds: float) -> httpx.Response:
+    async def _control(self, method: str, path: str, seconds: float, **body: Any) -> httpx.Response:
         with self._translated():
             self._check_open()
             try:
                 async with asyncio.timeout(seconds):
-                    response = await self._client.request(method, path, json=body)
+                    response = await self._client.request(method, path, **body)
             except TimeoutError as error:
                 raise EngineTimeout(
                     f"The engine at {self.url} did not answer {path} within {seconds:g} s."
                 ) from error
-        if response.status_code != 200:
+        if not response.is_success:
             raise self._meaning(response)
         return response
 
@@ -152,6 +192,12 @@ class Wire:
             return self._down(message or f"HTTP {status}")
         param = fields.get("param")
         return Refused(status, message, param if isinstance(param, str) else None)
+
+
+async def _blocks(file: Path) -> AsyncGenerator[bytes, None]:
+    with file.open("rb") as source:
+        while block := await asyncio.to_thread(source.read, 1 << 20):
+            yield block
 
 
 class _Patience:

@@ -1,13 +1,67 @@
-"""Chat completion events to pieces of an answer."""
+"""OpenAI chat completions: what is asked, what comes in, and what a refusal means."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import structlog
 
-from agentflow.errors import GenerationFailed
-from agentflow.protocols import Piece
+from agentflow.errors import GenerationFailed, PromptRefused
+from agentflow.protocols import Piece, Prompt
+from agentflow.speech.wire import Refused, Wire
 from agentflow.turn import Json, Usage
+
+PATH = "/v1/chat/completions"
+
+
+def body(prompt: Prompt, model: str) -> Json:
+    """A streamed chat completion that tells its usage."""
+    asked: Json = {
+        "model": model,
+        "messages": list(prompt.messages),
+        "max_tokens": prompt.max_tokens,
+        "temperature": prompt.temperature,
+        "top_p": prompt.top_p,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if prompt.seed is not None:
+        asked["seed"] = prompt.seed
+    if prompt.stop:
+        asked["stop"] = list(prompt.stop)
+    if prompt.tools:
+        asked |= {"tools": list(prompt.tools), "tool_choice": prompt.tool_choice or "auto"}
+    if prompt.response_format is not None:
+        asked["response_format"] = prompt.response_format
+    return asked
+
+
+async def answer(wire: Wire, asked: Json, path: str = PATH) -> AsyncGenerator[Piece, None]:
+    """The pieces of an answer. Raises as Wire.events does, and GenerationFailed for one without an end."""
+    speech = Speech(str(asked.get("model", "")))
+    async with aclosing(wire.events(path, asked)) as events:
+        async for event in events:
+            for piece in speech.hear(event):
+                yield piece
+    yield speech.last()
+
+
+def refused(url: str, refusal: Refused, adapter: str | None) -> GenerationFailed:
+    """What a server that says no to a generation means."""
+    if refusal.status == 404 and adapter:
+        return not_loaded(url, adapter)
+    kind = PromptRefused if refusal.status in (400, 413, 422) else GenerationFailed
+    return kind(
+        f"The engine at {url} refused: {refusal.message} (HTTP {refusal.status}).", field=refusal.param
+    )
+
+
+def not_loaded(url: str, adapter: str) -> GenerationFailed:
+    return GenerationFailed(
+        f"adapter: '{adapter}' is not loaded in the engine at {url}. Load it first.",
+        field="adapter",
+        value=adapter,
+    )
 
 
 class Speech:

@@ -1,0 +1,1 @@
+"""HTTP to model servers: requests, token streams, and what their answers mean."""
