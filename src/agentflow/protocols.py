@@ -247,7 +247,12 @@ class VectorHome(Protocol):
 
     @property
     def place(self) -> str:
-        """Names this content: the same after a restart, another one after the content was lost."""
+        """Names this content to people: the same after a restart, another one after the content was lost."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the content outlives this process."""
         ...
 
     async def open(self) -> None:
@@ -278,8 +283,8 @@ class VectorHome(Protocol):
         """Returns once all that was put and deleted outlives this process, where anything does."""
         ...
 
-    async def clear(self) -> None:
-        """Delete everything this home ever put there."""
+    async def drop(self, scope: int) -> None:
+        """Delete all that the scope holds."""
         ...
 
     async def close(self) -> None: ...

@@ -13,6 +13,9 @@ word: the words of a collection with their vectors; related: which of them are n
 memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
 link: the memories that a derived one was made from. scope: a user's, a role's or a thread's; null: everybody's.
 receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `pending` counts homes not yet emptied.
+vector_place: a place outside Postgres where a collection's vectors are searched, filled up to item "filled", then
+told changes up to transaction "written" and "log_id"; vector_log: the items whose vectors changed, and in which
+transaction, noted by triggers on memory.
 memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
 """
 
@@ -346,6 +349,42 @@ related = Table(
     Column("nearness", REAL, nullable=False),
     PrimaryKeyConstraint("collection_id", "term", "near", postgresql_include=["nearness"]),
 )
+
+vector_place = Table(
+    "vector_place",
+    metadata,
+    Column(
+        "collection_id", Integer, ForeignKey("agentflow.collection.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("place", Text, nullable=False),
+    _tenant(),
+    Column("lasting", Boolean, nullable=False),
+    Column("serving", Boolean, nullable=False, server_default=text("false")),
+    Column("filled", BigInteger, nullable=False, server_default=text("0")),
+    Column("born", BigInteger),
+    Column("written", BigInteger, nullable=False),
+    Column("log_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("items", BigInteger, nullable=False, server_default=text("0")),
+    Column("digest", LargeBinary),
+    Column("worker", Text, nullable=False),
+    _at("lease_until"),
+    Column("last_error", Text),
+    _at("created_at"),
+    _at("updated_at"),
+    PrimaryKeyConstraint("collection_id", "place"),
+)
+
+vector_log = Table(
+    "vector_log",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    _tenant(),
+    Column("collection_id", Integer, nullable=False),
+    Column("scope_id", Integer, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("written", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
+)
+Index("vector_log_order_ix", vector_log.c.collection_id, vector_log.c.written, vector_log.c.id)
 
 outbox = Table(
     "outbox",

@@ -2,16 +2,26 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from agentflow.fakes.ledger import FakeLedger
+from agentflow.fakes.pinecone import serve
+from agentflow.memory.faiss import FaissHome
+from agentflow.memory.langchain import LangChainHome
+from agentflow.memory.pinecone import PineconeHome, PineconePlace
 from agentflow.memory.postgres import PostgresMemory
-from agentflow.protocols import Ledger, MemoryHome, NewMemory, Outcome, Request, Scope
+from agentflow.memory.qdrant import QdrantHome
+from agentflow.protocols import Ledger, MemoryHome, NewMemory, Outcome, Request, Scope, VectorHome
 from agentflow.records.connections import open_connections
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.places import Places
 from agentflow.records.scopes import Scopes
+from agentflow.records.vectors import VectorRecord
 from agentflow.settings import Collection
 
 MINE, EVES = Scope(0, "conversations", "default"), Scope(0, "conversations", "eve")
@@ -31,18 +41,39 @@ async def nothing() -> None:
     """Vectors are where they belong."""
 
 
-@pytest.fixture(params=["fake", "postgres"])
-async def world(request: pytest.FixtureRequest, fresh_database: Callable[[], str]) -> AsyncIterator[World]:
+def vector_home(name: str, folder: Path, address: str) -> VectorHome | None:
+    """Where the collection's vectors are searched; None: in Postgres."""
+    homes: dict[str, Any] = {
+        "postgres": lambda: None,
+        "faiss": lambda: FaissHome(2),
+        "faiss files": lambda: FaissHome(2, folder),
+        "qdrant": lambda: QdrantHome(2, "test"),
+        "pinecone": lambda: PineconeHome(2, "test", PineconePlace("key", host=address, timeout=5)),
+        "langchain": lambda: LangChainHome(
+            lambda _, given: InMemoryVectorStore(given), "InMemoryVectorStore"
+        ),
+    }
+    return homes[name]()
+
+
+@pytest.fixture(params=["fake", "postgres", "faiss", "faiss files", "qdrant", "pinecone", "langchain"])
+async def world(
+    request: pytest.FixtureRequest, fresh_database: Callable[[], str], tmp_path: Path
+) -> AsyncIterator[World]:
     if request.param == "fake":
         ledger = FakeLedger()
         yield World(ledger, ledger.memory, nothing)
         return
-    connections = await open_connections(fresh_database(), size=4)
-    scopes = Scopes(connections, {"conversations": Collection()}, "test", 2)
-    yield World(
-        PostgresLedger(connections, scopes, worker="test"), PostgresMemory(connections, scopes), nothing
-    )
-    await connections.close()
+    with serve(2) as (address, _):
+        connections = await open_connections(fresh_database(), size=4)
+        scopes = Scopes(connections, {"conversations": Collection()}, "test", 2)
+        home = vector_home(request.param, tmp_path, address)
+        homes = {"conversations": home} if home else {}
+        places = Places(VectorRecord(connections, "test"), homes, {"conversations": 5.0})
+        memory = PostgresMemory(connections, scopes, places)
+        yield World(PostgresLedger(connections, scopes, worker="test"), memory, places.settle)
+        await places.close()
+        await connections.close()
 
 
 async def remembered(world: World, *texts: str | tuple[str, list[float]], user: str = "default") -> None:

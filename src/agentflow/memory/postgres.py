@@ -1,7 +1,8 @@
 """Memories in Postgres: both arms of a search and everything around their hits in one statement.
 
 The keyword arm is BM25 over postings, rarest terms first and up to a budget of postings; the vector arm is
-pgvector, exact within a scope where no index is. The statement returns candidates in one packed row, and
+pgvector, exact within a scope where no index is. Where a collection's vectors are searched elsewhere, that place
+gives the nearest items and all else stays the same. The statement returns candidates in one packed row, and
 retrieval.fusion orders them.
 """
 
@@ -18,6 +19,7 @@ from pgvector import HalfVector
 from agentflow.protocols import Scope, Vectors
 from agentflow.records.connections import Connections
 from agentflow.records.memories import forgotten
+from agentflow.records.places import Places
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval.bm25 import K1, B, counts, idf
 from agentflow.retrieval.fusion import Pool, Ranked, Related, Weights, ranked
@@ -70,6 +72,10 @@ MEANING = """
   union (select session_id, seq from memory
          where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
          order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit {width})
+"""
+NEAREST = """
+  union (select session_id, seq from memory
+         where collection_id = {collection} and scope_id = %(scope)s::int and id = any(%(nearest)s::bigint[]))
 """
 COSINE = "(1 - (m.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})))"
 TAIL = """
@@ -153,10 +159,11 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class PostgresMemory:
-    """The default home."""
+    """The default home; `places` are those collections' whose vectors are searched elsewhere."""
 
     connections: Connections
     scopes: Scopes
+    places: Places | None = None
 
     async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
         """See MemoryHome.search."""
@@ -167,9 +174,11 @@ class PostgresMemory:
             "terms": list(asked.terms),
             "languages": list(asked.languages),
             "vector": None if vector is None else HalfVector(vector),
+            "nearest": await self._elsewhere(scope, place, vector),
             "trusts": TRUSTED,
         }
-        statement = self._statement(place, meaning=vector is not None)
+        meaning = MEANING if parameters["nearest"] is None else NEAREST
+        statement = self._statement(place, meaning if vector is not None else "")
         async with self.connections.use(scope.owner) as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(statement, parameters)
             row = await cursor.fetchone()
@@ -204,16 +213,26 @@ class PostgresMemory:
         chosen = self.scopes.language(collection)
         return DETECTED if chosen == "auto" else (chosen,)
 
-    def _statement(self, place: Place, *, meaning: bool) -> bytes:
-        reach = INDEXED if place.apart else EXACT
+    async def _elsewhere(self, scope: Scope, place: Place, vector: Vectors | None) -> list[int] | None:
+        """The nearest items as the collection's own place knows them; None: they are searched here."""
+        if self.places is None or vector is None:
+            return None
+        return await self.places.nearest(scope.collection, place, vector, _reach(place).width)
+
+    def _statement(self, place: Place, meaning: str) -> bytes:
+        reach = _reach(place)
         literals = {"collection": place.collection_id, "dim": self.scopes.dim, **asdict(reach)}
         head = HEAD.format(
             **literals,
             related=HINTS.format(**literals),
-            meaning=MEANING.format(**literals) if meaning else "",
+            meaning=meaning.format(**literals),
             cosine=COSINE.format(**literals) if meaning else "null",
         )
         return (head + TAIL).encode()
+
+
+def _reach(place: Place) -> Reach:
+    return INDEXED if place.apart else EXACT
 
 
 def _recollections(reply: Reply, asked: Question, scope: Scope, k: int) -> list[Recollection]:

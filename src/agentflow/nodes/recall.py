@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 
 import structlog
 
-from agentflow.errors import EmbedderError
+from agentflow.errors import EmbedderError, HomeDown
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import Embedder, Ledger, MemoryHome, Scope, Vectors
 from agentflow.retrieval.origin import is_chore
@@ -29,7 +29,7 @@ async def recall(
 ) -> Recalled:
     """The best memories of the role's collections, without those the prompt's history repeats anyway.
 
-    An embedder that is down or slow costs the meaning, not the words. Raises DatabaseDown.
+    An embedder or a place of vectors that is down or slow costs the meaning, not the words. Raises DatabaseDown.
     """
     context = turn.get("context") or await ledger.context(
         turn["run_id"], tenant=turn["tenant"], messages=memory.history
@@ -39,10 +39,13 @@ async def recall(
         return {"memory": "off", "memory_ids": [], "memories": []}
     vector = await meaning(text, embedder, memory, run_id=turn["run_id"])
     k = memory.recall + len(context["history"])
-    found = await asyncio.gather(*(home.search(scope, text, vector, k) for scope in _scopes(turn, roles)))
-    kept = _kept(found, context["history"], memory)
+    searches = (_searched(home, scope, text, vector, k) for scope in _scopes(turn, roles))
+    answers = await asyncio.gather(*searches)
+    kept = _kept([found for found, _ in answers], context["history"], memory)
     return {
-        "memory": "degraded" if vector is None else "full",
+        "memory": "full"
+        if vector is not None and all(by_meaning for _, by_meaning in answers)
+        else "degraded",
         "memory_ids": [one["id"] for one in kept],
         "memories": kept,
     }
@@ -60,6 +63,19 @@ async def meaning(
         return None
     vector: Vectors = vectors[0]
     return vector
+
+
+async def _searched(
+    home: MemoryHome, scope: Scope, text: str, vector: Vectors | None, k: int
+) -> tuple[list[Recollection], bool]:
+    """What a scope has, and whether meaning could be asked for."""
+    try:
+        return await home.search(scope, text, vector, k), vector is not None
+    except HomeDown as error:
+        log.warning(
+            "a collection is searched by words only", collection=scope.collection, reason=error.message
+        )
+        return await home.search(scope, text, None, k), False
 
 
 def _scopes(turn: Turn, roles: Mapping[str, Role]) -> list[Scope]:

@@ -11,7 +11,7 @@ from agentflow.settings import Collection
 COLLECTION = """
 insert into collection (tenant, name, backend, location, dim, embed_model)
 values (%(tenant)s, %(name)s, %(backend)s, %(location)s, %(dim)s, %(model)s)
-on conflict (tenant, name) do update set backend = excluded.backend
+on conflict (tenant, name) do update set backend = excluded.backend, location = excluded.location
 returning id, dim, embed_model, to_regclass('agentflow.memory_c' || id) is not null
 """
 SCOPE = """

@@ -1,11 +1,11 @@
 """agentflow.yaml and the environment as frozen, validated values; the sole reader of both."""
 
+from agentflow.settings.collections import Collection
 from agentflow.settings.document import Document, Finding
 from agentflow.settings.environment import Environment
 from agentflow.settings.environment import read as read_environment
 from agentflow.settings.reading import inspect, load
 from agentflow.settings.schema import (
-    Collection,
     EmbedderSettings,
     Generation,
     Model,

@@ -1,7 +1,8 @@
 """From file and environment to settings, or to a list of every mistake in them."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +49,34 @@ def inspect(
 def _with_environment(
     document: Document, environment: Environment, folder: Path, findings: list[Finding]
 ) -> dict[str, Any]:
-    data = {key: dict(value) if isinstance(value, dict) else value for key, value in document.data.items()}
+    data = deepcopy(dict(document.data))
     for name, (section, key) in OVERRIDES.items():
         block = data.setdefault(section, {})
         if environment.variables.get(name) and isinstance(block, dict):
             block[key] = environment.variables[name]
-    for section, key in SECRETS:
-        block = data.get(section)
-        written = document.data.get(section)
-        if not isinstance(block, dict) or not isinstance(block.get(key), str):
+    for *path, key in _secrets(data):
+        block, written = _block(data, path), _block(document.data, path)
+        if not isinstance(block.get(key), str):
             continue
-        in_file = isinstance(written, dict) and written.get(key) == block[key]
+        in_file = written.get(key) == block[key]
         resolved = _secret(block[key], environment, folder)
         if resolved is None or (in_file and key == "api_key" and resolved == block[key]):
-            findings.append(_bad_secret((section, key), block[key], document))
+            findings.append(_bad_secret((*path, key), block[key], document))
         block[key] = resolved
     return data
+
+
+def _secrets(data: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Where secrets may stand."""
+    named = [("collections", str(name), "options", "api_key") for name in _block(data, ["collections"])]
+    return [*SECRETS, *named]
+
+
+def _block(data: Any, path: Sequence[str]) -> dict[str, Any]:
+    """What stands there; empty where nothing does."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def _secret(value: str, environment: Environment, folder: Path) -> str | None:
@@ -108,7 +121,7 @@ def _explained(details: ErrorDetails, document: Document) -> Finding:
 
 
 def _shown(value: Any, path: Path_) -> str:
-    if path in SECRETS:
+    if path in SECRETS or path[-1:] == ("api_key",):
         return "***"
     if isinstance(value, dict | list):
         return ""

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from agentflow.settings.collections import Collection
 from agentflow.settings.residency import Cron, DiskTier, Fetching, PinTo, RamTier, WhenCold
 from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
 from agentflow.settings.values import (
@@ -17,14 +18,8 @@ from agentflow.settings.values import (
     Section,
     Warm,
     WarmBy,
-    lowered,
 )
 
-Language = Literal[
-    "auto", "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french",
-    "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian",
-    "portuguese", "romanian", "russian", "serbian", "spanish", "swedish", "tamil", "turkish", "yiddish",
-]  # fmt: skip
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.:]+(/\d{1,3})?")
 RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
@@ -83,16 +78,6 @@ class Role(Section):
         if self.warm_until is not None and self.warm_at is None:
             raise ValueError("warm_until means something only with warm_at")
         return self
-
-
-class Collection(Section):
-    """A set of memories with a place of its own."""
-
-    backend: Annotated[Literal["postgres"], BeforeValidator(lowered)] = "postgres"
-    location: Annotated[Literal["postgres"], BeforeValidator(lowered)] = "postgres"
-    language: Annotated[Language, BeforeValidator(lowered)] = Field(
-        "auto", description="Whose word forms are one word; auto: told for each memory; simple: none."
-    )
 
 
 class Timeouts(Section):

@@ -24,8 +24,10 @@ from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.rights import Rights
+from agentflow.records.places import Places
 from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
+from agentflow.records.vectors import VectorRecord
 from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster
 from agentflow.routing.intents import Intents
@@ -33,6 +35,7 @@ from agentflow.routing.roles import Lesson
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 from agentflow.wiring import choices
+from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.roles import role_examples
 
@@ -55,6 +58,7 @@ class Services:
     graph: graphs.Graph
     worker: Worker
     outbox: Outbox
+    places: Places
     egress: Egress
     rights: Rights
     forgetting: Forgetting
@@ -129,11 +133,13 @@ async def _services(
     stack.push_async_callback(egress.close)
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
     ledger = PostgresLedger(connections, scopes, worker=_worker_name(), pause=settings.memory.session_pause)
+    places = _places(place, connections, embedder)
+    stack.push_async_callback(places.close)
     needs = graphs.Needs(
         ledger=ledger,
         classifier=classifier,
         embedder=embedder,
-        home=PostgresMemory(connections, scopes),
+        home=PostgresMemory(connections, scopes, places),
         engine=engine,
         keeper=keeper,
         roles=[role_examples(name, role) for name, role in settings.roles.items()],
@@ -156,11 +162,19 @@ async def _services(
         graph=graph,
         worker=_worker(needs, graph, ledger, connections, owed),
         outbox=Outbox(connections, embedder),
+        places=places,
         egress=egress,
         rights=Rights(connections, scopes),
         forgetting=Forgetting(connections),
         owed=owed,
     )
+
+
+def _places(place: Place, connections: Connections, embedder: Embedder) -> Places:
+    collections = place.settings.collections
+    homes = vector_homes(collections, place.folder, embedder.dim)
+    within = {name: collection.options.timeout for name, collection in collections.items()}
+    return Places(VectorRecord(connections, _worker_name()), homes, within)
 
 
 async def _classifier(
