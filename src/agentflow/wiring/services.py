@@ -23,8 +23,8 @@ from agentflow.records.feedback import Feedback
 from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
-from agentflow.records.rights import Rights
 from agentflow.records.places import Places
+from agentflow.records.rights import Rights
 from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
 from agentflow.records.vectors import VectorRecord
