@@ -1,0 +1,345 @@
+"""What a configuration would take before anything is started: the arithmetic behind `agentflow plan`."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentflow.adapters import check
+from agentflow.errors import AdapterError, ConfigError
+from agentflow.residency.footprint import BaseModel, OnGpus, on_gpus, smallest_rank
+from agentflow.residency.pace import Pace, Step, eta
+from agentflow.residency.plan import Budgets, Move, Standing, Tier, Want, moves
+from agentflow.residency.profiles import Profile, known
+from agentflow.residency.roster import REMOTE, located
+from agentflow.settings import Role, Settings
+from agentflow.settings.values import Location, Warm
+from agentflow.shelves.ram import capacity
+from agentflow.wiring.place import Place, base_folder
+
+_MISSING: Mapping[Tier, tuple[Step, ...]] = {
+    "vram": (),
+    "ram": ("load",),
+    "disk": ("copy", "load"),
+    "remote": ("download", "copy", "load"),
+}
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MEMORY_FILES = Path("/dev/shm")  # noqa: S108 - only looked at, to learn its size
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A role's adapter in numbers. `exact` False: its files are not at hand, so rank and bytes are supposed.
+
+    `cold` is how many seconds a turn waits that finds it where it rests.
+    """
+
+    role: str
+    adapter: str
+    rank: int
+    modules: tuple[str, ...]
+    octets: int
+    exact: bool
+    location: Tier
+    warm: str
+    pin: Tier | None
+    remote: bool
+    cold: float
+    budget: float
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One tier's budget and what would rest in it, in bytes (VRAM: slots)."""
+
+    tier: Tier
+    used: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Everything `agentflow plan` says. It fits where `mistakes` is empty."""
+
+    base: BaseModel | None
+    base_name: str
+    note: str
+    gpus: tuple[OnGpus, ...]
+    slots: int
+    max_rank: int
+    slot: int
+    experts_slot: int
+    spots: tuple[Spot, ...]
+    levels: tuple[Level, ...]
+    moves: tuple[Move, ...]
+    mistakes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPUs to reckon with: `most` of them, `memory` bytes each, conversations of `context` tokens."""
+
+    most: int = 4
+    memory: int = 80 * 10**9
+    context: int = 8192
+
+
+def forecast(place: Place, machine: Machine, profile: Profile | None = None) -> Forecast:
+    """Reads config.json and headers of adapters; starts and loads nothing. Raises ConfigError.
+
+    A profile replaces the base, and the roles where it is given explicitly.
+    """
+    settings = place.settings
+    found = profile or known(settings.model.base)
+    base, name = _base(place, found)
+    spots = _of_profile(profile, base) if profile else _of_roles(place, base)
+    modules = tuple(sorted({one for spot in spots for one in spot.modules})) or _ATTENTION
+    max_rank = smallest_rank([one.rank for one in spots]) if profile else settings.model.max_rank
+    reckoned = _Reckoning(settings, base, spots, max_rank, _ram(place, found), machine)
+    return Forecast(
+        base=base,
+        base_name=name,
+        note=found.note if found else "",
+        gpus=reckoned.gpus(modules),
+        slots=settings.model.slots,
+        max_rank=max_rank,
+        slot=base.slot(max_rank, modules) if base else 0,
+        experts_slot=base.slot(max_rank, base.leaves(), experts=True) if base and base.shape.experts else 0,
+        spots=spots,
+        levels=reckoned.levels(),
+        moves=reckoned.moves(),
+        mistakes=tuple(reckoned.mistakes(modules)),
+        warnings=tuple(reckoned.warnings()),
+    )
+
+
+def _base(place: Place, profile: Profile | None) -> tuple[BaseModel | None, str]:
+    if profile:
+        return BaseModel.of(profile.name, profile.config), profile.name
+    name, folder = place.settings.model.base, Path(base_folder(place))
+    if not folder.is_dir():
+        return None, name
+    try:
+        return BaseModel.of(name, json.loads((folder / "config.json").read_text("utf-8"))), name
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder / 'config.json'} cannot be read ({error}). Point model.base at a folder with one.",
+            field="model.base",
+            value=name,
+        ) from error
+
+
+def _ram(place: Place, profile: Profile | None) -> int | ConfigError:
+    """Bytes of the RAM tier on this machine; what is wrong with it is a mistake of the plan."""
+    ram = place.settings.model.ram
+    if profile and ram.max is not None:
+        return ram.max
+    try:
+        return capacity(ram.path or MEMORY_FILES, ram.max)
+    except ConfigError as error:
+        return error
+
+
+# --- adapters --------------------------------------------------------------------------------
+
+
+def _of_roles(place: Place, base: BaseModel | None) -> tuple[Spot, ...]:
+    return tuple(
+        _spot(place, name, role, role.lora_path, base)
+        for name, role in place.settings.roles.items()
+        if role.lora_path is not None
+    )
+
+
+def _spot(place: Place, name: str, role: Role, path: str, base: BaseModel | None) -> Spot:
+    model = place.settings.model
+    remote = path.startswith(REMOTE)
+    spot = Spot(
+        role=name,
+        adapter=path,
+        rank=model.max_rank,
+        modules=_ATTENTION,
+        octets=base.adapter(model.max_rank, _ATTENTION) if base else 0,
+        exact=False,
+        location=_tier(role.location, remote=remote),
+        warm=role.warm.value,
+        pin=role.pin,
+        remote=remote,
+        cold=0.0,
+        budget=role.cold_budget_ms / 1e3,
+    )
+    if not remote:
+        spot = _measured(place, spot, base)
+    return _timed(spot)
+
+
+def _measured(place: Place, spot: Spot, base: BaseModel | None) -> Spot:
+    model = place.settings.model
+    try:
+        folder = located(spot.adapter, place.folder, field=f"roles.{spot.role}.lora_path")
+        files = check(folder, base=base.shape if base else None, max_rank=model.max_rank, roots=model.roots)
+    except AdapterError as error:
+        return replace(spot, trouble=error.message)
+    return replace(spot, rank=files.rank, modules=files.modules, octets=files.bytes, exact=True)
+
+
+def _of_profile(profile: Profile, base: BaseModel | None) -> tuple[Spot, ...]:
+    return tuple(
+        _timed(
+            Spot(
+                role=one["role"],
+                adapter=f"{one['role']} of the profile",
+                rank=one["rank"],
+                modules=tuple(one["modules"]),
+                octets=base.adapter(one["rank"], one["modules"]) if base else 0,
+                exact=True,
+                location=one["location"],
+                warm="start" if one["location"] == "vram" else "predicted",
+                pin=None,
+                remote=False,
+                cold=0.0,
+                budget=1.5,
+            )
+        )
+        for one in profile.adapters
+    )
+
+
+def _timed(spot: Spot) -> Spot:
+    return replace(spot, cold=eta(Pace(), _MISSING[spot.location], spot.octets))
+
+
+def _tier(location: Location, *, remote: bool) -> Tier:
+    """A local folder rests on disk even where the file says remote."""
+    tier: Tier = location.value
+    return "disk" if tier == "remote" and not remote else tier
+
+
+# --- tiers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reckoning:
+    settings: Settings
+    base: BaseModel | None
+    spots: Sequence[Spot]
+    max_rank: int
+    ram: int | ConfigError
+    machine: Machine
+
+    def gpus(self, modules: Sequence[str]) -> tuple[OnGpus, ...]:
+        base, slots = self.base, self.settings.model.slots
+        if base is None:
+            return ()
+        return tuple(
+            on_gpus(
+                base,
+                gpus=count,
+                memory=self.machine.memory,
+                slots=slots * base.slot(self.max_rank, modules, gpus=count),
+                context=min(self.machine.context, base.context),
+            )
+            for count in range(1, self.machine.most + 1)
+        )
+
+    def levels(self) -> tuple[Level, ...]:
+        model = self.settings.model
+        resting = {tier: [one for one in self.spots if one.location == tier] for tier in ("vram", "ram")}
+        return (
+            Level("vram", len(resting["vram"]), model.slots),
+            Level("ram", sum(one.octets for one in resting["ram"]), self._ram_limit),
+            Level("disk", sum(one.octets for one in self.spots if one.remote), model.disk.max),
+        )
+
+    def moves(self) -> tuple[Move, ...]:
+        """What a start brings in: who rests in VRAM or is warm from the start, then who rests in RAM."""
+        first = [
+            one for one in self.spots if one.location == "vram" or one.warm == Warm.START or one.pin == "vram"
+        ]
+        wants = [Want(one.role, "vram", "start") for one in first]
+        wants += [
+            Want(one.role, "ram", "start") for one in self.spots if one.location == "ram" and one not in first
+        ]
+        standings = [
+            Standing(one.role, one.octets, source="remote" if one.remote else "disk", pin=one.pin)
+            for one in self.spots
+            if not one.trouble
+        ]
+        model = self.settings.model
+        return tuple(moves(standings, Budgets(model.slots, self._ram_limit, model.disk.max), wants, 0.0))
+
+    def mistakes(self, modules: Sequence[str]) -> Iterator[str]:
+        model = self.settings.model
+        yield from (f"roles.{one.role}: {one.trouble}" for one in self.spots if one.trouble)
+        if isinstance(self.ram, ConfigError):
+            yield self.ram.message
+        pins = [one.role for one in self.spots if one.pin == "vram"]
+        if len(pins) >= model.slots and len(pins) < len(self.spots):
+            pinned = ", ".join(pins)
+            yield f"{len(pins)} adapters are pinned ({pinned}), but one of model.slots = {model.slots} must stay free."
+        for level in self.levels()[2:]:
+            if level.limit is not None and level.used > level.limit:
+                yield f"model.disk.max = {level.limit} bytes, but fetched adapters take {level.used}."
+        found = self.gpus(modules)
+        if found and not any(one.fits for one in found):
+            yield (
+                f"{self.base.name if self.base else ''} with {model.slots} slots of rank {self.max_rank} does not fit "
+                f"on {len(found)} GPU{'s' if len(found) > 1 else ''} of {self.machine.memory / 1e9:.0f} GB with one "
+                f"conversation of {self.machine.context} tokens. Use fewer slots, a lower rank, more or larger GPUs."
+            )
+
+    def warnings(self) -> Iterator[str]:
+        yield from self._rank_warning()
+        yield from self._room_warnings()
+        yield from self._role_warnings()
+        if self.base is None:
+            yield f"The shapes of {self.settings.model.base} are not at hand; name a folder or a --profile."
+
+    def _rank_warning(self) -> Iterator[str]:
+        exact = [one.rank for one in self.spots if one.exact]
+        enough = smallest_rank(exact)
+        if self.base is None or not exact or len(exact) < len(self.spots) or enough >= self.max_rank:
+            return
+        modules = {module for one in self.spots for module in one.modules}
+        slots = self.settings.model.slots
+        spared = slots * (self.base.slot(self.max_rank, modules) - self.base.slot(enough, modules))
+        yield (
+            f"model.max_rank = {self.max_rank}, but no adapter has more than {max(exact)}: "
+            f"{enough} would spare {spared / 1e6:,.0f} MB of VRAM."
+        )
+
+    def _room_warnings(self) -> Iterator[str]:
+        vram, ram, _disk = self.levels()
+        if vram.limit is not None and vram.used > vram.limit:
+            yield f"{vram.used} adapters rest in VRAM, but model.slots = {vram.limit}: the last ones wait for demand."
+        if ram.limit is not None and ram.used > ram.limit:
+            yield (
+                f"Adapters that rest in RAM take {ram.used / 1e6:,.0f} MB, model.ram holds {ram.limit / 1e6:,.0f} MB: "
+                "the least wanted are read from disk."
+            )
+
+    def _role_warnings(self) -> Iterator[str]:
+        first: dict[str, str] = {}
+        for one in self.spots:
+            if one.adapter in first:
+                yield f"{first[one.adapter]} and {one.role} name the same adapter: it takes two slots."
+            first.setdefault(one.adapter, one.role)
+            if one.remote:
+                yield f"{one.role}: {one.adapter} is not looked at; rank and size are supposed."
+            if one.cold > one.budget:
+                yield (
+                    f"{one.role} takes about {one.cold:.1f} s from {one.location}, its cold budget is "
+                    f"{one.budget:g} s: its first turn goes by when_cold."
+                )
+            if (
+                self.base
+                and self.base.shape.experts
+                and {"gate_proj", "up_proj", "down_proj"} & set(one.modules)
+            ):
+                yield f"{one.role} carries LoRA on experts: few engines apply it, and every slot pays for all experts."
+
+    @property
+    def _ram_limit(self) -> int:
+        return 0 if isinstance(self.ram, ConfigError) else self.ram
