@@ -173,3 +173,12 @@ def test_with_a_key_only_its_holder_is_answered(house) -> None:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
+
+
+def test_metrics_tell_of_turns_without_naming_anybody(client: httpx.Client) -> None:
+    client.post("/invoke", json={"input": "What is justice? unmistakable"})
+    text = client.get("/metrics").text
+    assert 'agentflow_turn_seconds_count{role="philosopher"' in text
+    assert 'agentflow_request_seconds_count{door="invoke",status="200"}' in text
+    assert 'agentflow_runs{status="queued"} 0.0' in text
+    assert "unmistakable" not in text

@@ -5,9 +5,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from agentflow import __version__
-from agentflow.api import health, invoke, memory, problems, routing
+from agentflow.api import health, invoke, memory, problems, routing, watch
 from agentflow.api.keys import guard
 from agentflow.api.limits import ReadableRefusal
+from agentflow.api.watch import Watch
 from agentflow.wiring import Services
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -27,6 +28,7 @@ def create(services: Services) -> ASGIApp:
     app.include_router(routing.router)
     app.include_router(memory.router)
     app.include_router(health.router)
+    app.include_router(watch.router)
     problems.install(app)
     if server.api_key is not None:
         app.middleware("http")(guard(server.api_key))
@@ -34,4 +36,4 @@ def create(services: Services) -> ASGIApp:
         # Without a key only this machine's own names are answered: a web page whose name was
         # rebound to a loopback address sends its own name as Host.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
-    return ReadableRefusal(app, body_limit=server.body_limit)
+    return Watch(ReadableRefusal(app, body_limit=server.body_limit), services.metrics)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from agentflow.errors import AgentflowError
+from agentflow.telemetry.metrics import TurnMeter
 from agentflow.turn import Json
 
 
@@ -18,6 +19,7 @@ class Feed:
     result: Json | None = None
     error: AgentflowError | None = None
     closed: bool = False
+    meter: TurnMeter | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, event: Json) -> None:
@@ -25,12 +27,16 @@ class Feed:
         if event["event"] == "done":
             self.result = {key: value for key, value in event.items() if key != "event"}
         self.events.append(event)
+        if self.meter is not None:
+            self.meter(event)
         self._wake()
 
     def close(self, error: AgentflowError | None = None) -> None:
         """No more events. An error after the result changes nothing for the reader."""
         self.error = None if self.result is not None else error
         self.closed = True
+        if self.meter is not None:
+            self.meter.end(self.error)
         self._wake()
 
     async def follow(self) -> AsyncIterator[Json]:

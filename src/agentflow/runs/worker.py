@@ -12,6 +12,7 @@ from agentflow.errors import AgentflowError, DatabaseDown, EngineTimeout, LeaseL
 from agentflow.graph import Graph
 from agentflow.protocols import Acceptance, Lease, Ledger, Owner, Request, RunRecord
 from agentflow.runs.feed import Feed
+from agentflow.telemetry import Metrics
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ class Worker:
     renewal: float = 10.0
     remembered: Callable[[], None] = lambda: None
     fault: Callable[[str], None] = lambda _point: None
+    metrics: Metrics = field(default_factory=Metrics)
     feeds: dict[str, Feed] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,6 +56,7 @@ class Worker:
             lease = await self.ledger.claim(run_id)
             if lease is not None:
                 taken += 1
+                self.metrics.recovered.inc()
                 log.warning("turn recovered", run_id=run_id, attempt=lease.attempt)
                 self._run(await self.ledger.find(run_id, tenant=lease.tenant), lease)
         return taken
@@ -77,7 +80,7 @@ class Worker:
         return self._run(record, None)
 
     def _run(self, record: RunRecord, lease: Lease | None) -> Feed:
-        feed = Feed(record.run_id, record.thread_id)
+        feed = Feed(record.run_id, record.thread_id, meter=self.metrics.turn())
         self.feeds[record.run_id] = feed
         task = asyncio.create_task(self._work(feed, record, lease), name=f"turn {record.run_id}")
         self.tasks.add(task)
@@ -116,6 +119,8 @@ class Worker:
                 await asyncio.wait_for(self.ended.wait(), POLL)
 
     async def _execute(self, feed: Feed, lease: Lease) -> None:
+        if lease.attempt > 1:
+            self.metrics.attempts.inc()
         if lease.attempt > MAX_ATTEMPTS:
             raise await self._failed(lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
         try:

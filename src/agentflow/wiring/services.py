@@ -20,6 +20,7 @@ from agentflow.records import migrate
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.feedback import Feedback
+from agentflow.records.figures import Figures
 from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
@@ -34,6 +35,7 @@ from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
+from agentflow.telemetry import Metrics
 from agentflow.wiring import choices
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
@@ -62,6 +64,8 @@ class Services:
     egress: Egress
     rights: Rights
     forgetting: Forgetting
+    metrics: Metrics
+    figures: Figures
     owed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -146,7 +150,7 @@ async def _services(
         settings=settings,
         fault=_fault(place),
     )
-    graph, owed = graphs.build(needs), asyncio.Event()
+    graph, owed, metrics = graphs.build(needs), asyncio.Event(), Metrics()
     return Services(
         settings=settings,
         needs=needs,
@@ -160,13 +164,15 @@ async def _services(
         keeper=keeper,
         roster=adapters,
         graph=graph,
-        worker=_worker(needs, graph, ledger, connections, owed),
+        worker=_worker(needs, graph, ledger, connections, owed, metrics),
         outbox=Outbox(connections, embedder),
         places=places,
         egress=egress,
         rights=Rights(connections, scopes),
         forgetting=Forgetting(connections),
         owed=owed,
+        metrics=metrics,
+        figures=Figures(connections),
     )
 
 
@@ -194,6 +200,7 @@ def _worker(
     ledger: PostgresLedger,
     connections: Connections,
     owed: asyncio.Event,
+    metrics: Metrics,
 ) -> Worker:
     return Worker(
         ledger=ledger,
@@ -203,6 +210,7 @@ def _worker(
         renewal=ledger.lease / 3,
         remembered=owed.set,
         fault=needs.fault,
+        metrics=metrics,
     )
 
 

@@ -1,0 +1,73 @@
+"""Every request, timed by door and status; and `/metrics`, where Prometheus reads it."""
+
+import time
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentflow.residency.roster import Adapter
+from agentflow.telemetry.metrics import CONTENT_TYPE, Metrics
+from agentflow.wiring import Services
+
+router = APIRouter()
+DOORS = {
+    "invoke": "invoke",
+    "v1": "openai",
+    "memory": "memory",
+    "residency": "residency",
+    "mcp": "mcp",
+    "a2a": "a2a",
+}
+PROTOCOL = ("threads", "runs", "assistants", "store", "info", "ok")
+
+
+def door(path: str) -> str:
+    """Which door a path belongs to: a handful of names, whatever is asked for."""
+    first = path.strip("/").partition("/")[0]
+    return "protocol" if first in PROTOCOL else DOORS.get(first, "house")
+
+
+class Watch:
+    """Counts requests; the outermost layer, so that refusals are seen too."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; the time runs until the last byte."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, name = time.perf_counter(), "none", door(scope["path"])
+        streams = None
+
+        async def told(message: Message) -> None:
+            nonlocal status, streams
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+                if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream"):
+                    streams = self.metrics.streams.labels(name)
+                    streams.inc()
+            await send(message)
+
+        try:
+            await self.app(scope, receive, told)
+        finally:
+            if streams is not None:
+                streams.dec()
+            self.metrics.requests.labels(name, status).observe(time.perf_counter() - began)
+
+
+@router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
+async def metrics(request: Request) -> Response:
+    """What this process counted, and what the database holds for all of them."""
+    services: Services = request.app.state.services
+    services.metrics.take(await services.figures.now())
+    tiers: dict[tuple[str, ...], float] = {}
+    for role, adapter in services.roster.items():
+        where = services.keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"
+        tiers[(where,)] = tiers.get((where,), 0) + 1
+    services.metrics.take({"adapters": tiers})
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE)

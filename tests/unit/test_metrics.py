@@ -1,0 +1,77 @@
+"""Metrics: counted where it happens, labelled with roles, tiers, doors and states only."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from agentflow.api.watch import Watch, door
+from agentflow.errors import EngineDown, LeaseLost
+from agentflow.telemetry import Metrics
+from agentflow.telemetry.metrics import TurnMeter
+
+ALLOWED = {"role", "tier", "door", "status", "step", "kind", "limit", "what", "le"}
+EVENTS = [
+    {"event": "recall", "ms": 4, "memory": "full", "memories": []},
+    {"event": "select", "ms": 2, "role": "coder", "selection": {"tier": "ram"}},
+    {"event": "token", "text": "a"},
+    {"event": "token", "text": "b"},
+    {"event": "done", "role": "coder", "usage": {"prompt_tokens": 7, "completion_tokens": 2}},
+]
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"agentflow_{name}", labels)
+
+
+def test_a_turn_is_counted_by_role_and_tier() -> None:
+    metrics, ticks = Metrics(), iter([10.0, 10.5, 12.0])
+    meter = TurnMeter(metrics, clock=lambda: next(ticks))
+    for event in EVENTS:
+        meter(event)
+    meter.end(None)
+    labels = {"role": "coder", "tier": "ram"}
+    assert value(metrics, "first_token_seconds_sum", **labels) == 0.5
+    assert value(metrics, "turn_seconds_sum", **labels, status="done") == 2.0
+    assert value(metrics, "tokens_total", role="coder", kind="completion") == 2
+    assert value(metrics, "recalls_empty_total") == 1
+
+
+def test_an_overtaken_attempt_is_a_lost_lease() -> None:
+    metrics = Metrics()
+    metrics.turn().end(LeaseLost("overtaken"))
+    metrics.turn().end(EngineDown("down"))
+    assert value(metrics, "leases_lost_total") == 1
+    assert value(metrics, "turn_seconds_count", role="base", tier="none", status="EngineDown") == 1
+
+
+def test_labels_that_are_gone_disappear() -> None:
+    metrics = Metrics()
+    metrics.take({"queue": {("queued",): 3, ("running",): 1}})
+    metrics.take({"queue": {("running",): 2}})
+    assert (value(metrics, "runs", status="queued"), value(metrics, "runs", status="running")) == (None, 2)
+
+
+def test_no_label_can_hold_a_tenant_a_thread_or_a_text() -> None:
+    metrics = Metrics()
+    for event in EVENTS:
+        metrics.event(event)
+    families = text_string_to_metric_families(metrics.text().decode())
+    assert {label for family in families for sample in family.samples for label in sample.labels} <= ALLOWED
+
+
+def test_paths_are_a_handful_of_doors() -> None:
+    paths = ("/invoke", "/v1/chat/completions", "/threads/1/runs/wait", "/docs", "/", "/nonsense/x")
+    assert [door(path) for path in paths] == ["invoke", "openai", "protocol", "house", "house", "house"]
+
+
+async def test_every_request_is_timed_by_door_and_status() -> None:
+    metrics = Metrics()
+    app = Starlette(routes=[Route("/invoke", lambda _: PlainTextResponse("hi"))])
+    transport = httpx.ASGITransport(Watch(app, metrics))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        await client.get("/invoke")
+        await client.get("/threads/other")
+    assert value(metrics, "request_seconds_count", door="invoke", status="200") == 1
+    assert value(metrics, "request_seconds_count", door="protocol", status="404") == 1
