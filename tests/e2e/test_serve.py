@@ -175,7 +175,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_metrics_tell_of_turns_without_naming_anybody(client: httpx.Client) -> None:
+def test_metrics_tell_of_turns_without_naming_anybody(client) -> None:
     client.post("/invoke", json={"input": "What is justice? unmistakable"})
     text = client.get("/metrics").text
     assert 'agentflow_turn_seconds_count{role="philosopher"' in text
