@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agentflow.residency.foresight import LRU_TODAY, Cargo, Outcome, SetUp, Visit, optimum, replay, share
+from agentflow.residency.foresight import Cargo, Outcome, SetUp, Visit, lru_alone, optimum, replay, share
 
 MB = 1_000_000
 SESSIONS, TURNS, RATE = 40, 12.0, 2.0
@@ -84,7 +84,7 @@ def steps(scenario: Scenario, *, in_bytes: bool) -> dict[str, SetUp]:
     """From what engines do to what we do, one step at a time, and the optimum."""
     ours = SetUp(scenario.slots, scenario.ram * (60 * MB if in_bytes else 1), in_bytes=in_bytes, overlap=0.05)
     return {
-        "LRU, as engines do": replace(ours, **LRU_TODAY),
+        "LRU, as engines do": lru_alone(ours),
         "+ disk cache": replace(ours, ram_order="lru", overlap=0.0),
         "+ aged worth in RAM": replace(ours, overlap=0.0),
         "+ 50 ms behind recall": ours,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.residency.foresight import LRU_TODAY, Cargo, Outcome, SetUp, Visit, optimum, replay, share
+from agentflow.residency.foresight import Cargo, Outcome, SetUp, Visit, lru_alone, optimum, replay, share
 from agentflow.residency.pace import Pace
 
 MB = 1_000_000
@@ -35,7 +35,7 @@ def test_what_waits_in_ram_is_back_at_once():
 def test_a_download_is_paid_once_with_a_disk_cache_and_always_without():
     setup = replace(ROOM, slots=1, ram=10 * MB)
     assert mean(["far", "a", "far"], setup) == pytest.approx((5520 + 520 + 520) / 3)
-    assert mean(["far", "a", "far"], replace(setup, **LRU_TODAY)) == pytest.approx((5520 + 520 + 5520) / 3)
+    assert mean(["far", "a", "far"], lru_alone(setup)) == pytest.approx((5520 + 520 + 5520) / 3)
 
 
 def test_what_retrieval_hides_is_not_added():

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agentflow.cli import house
+from agentflow.cli.replay import replayed
 from agentflow.cli.terminal import out
 from agentflow.errors import ConfigError
 from agentflow.residency.footprint import RESERVE, UTILISATION, OnGpus
@@ -25,7 +26,7 @@ _EVERY_LINEAR = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", 
 _UP = {"bring": "[green]+[/]", "drop": "[red]-[/]"}
 
 
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - one parameter per option
     config: Config = None,
     base: Annotated[
         str | None,
@@ -34,12 +35,22 @@ def plan(
     gpus: Annotated[int, typer.Option(min=1, max=64, help="Reckon with one to so many GPUs.")] = 4,
     gpu_memory: Annotated[str, typer.Option(help="Memory of one GPU.")] = "80GB",
     context: Annotated[int, typer.Option(min=1, help="Tokens of one conversation.")] = 8192,
+    from_ledger: Annotated[
+        bool,
+        typer.Option(
+            "--from-ledger", help="Replay the recorded turns and advise on tiers, pins and time-outs."
+        ),
+    ] = False,
+    last: Annotated[int, typer.Option(min=1, help="With --from-ledger: so many turns.")] = 20_000,
+    picture: Annotated[Path | None, typer.Option(help="With --from-ledger: write the result as SVG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
 ) -> None:
     """What fits, what moves and what it takes. Nothing is started; exit status 1 if it cannot work."""
-    found = forecast(
-        _place(config, base), Machine(gpus, _size(gpu_memory), context), profile(base) if base else None
-    )
+    place = _place(config, base)
+    found = forecast(place, Machine(gpus, _size(gpu_memory), context), profile(base) if base else None)
+    if from_ledger:
+        replayed(place, found, last=last, picture=picture, as_json=as_json)
+        return
     if as_json:
         out.print(json.dumps(_plain(found), indent=2), markup=False, highlight=False, soft_wrap=True)
     else:

@@ -256,6 +256,20 @@ class FolderLock:
             self._descriptor = None
 
 
+def neighbour(data: Path) -> str | None:
+    """DSN of the server that another process of this machine runs on the folder; None if none is ready.
+
+    postmaster.pid: port in line 4, socket folder in line 5, state in line 8.
+    """
+    try:
+        lines = (data / "postmaster.pid").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    if len(lines) < 8 or lines[7].strip() != "ready":
+        return None
+    return psycopg.conninfo.make_conninfo(host=lines[4], port=lines[3], user="postgres", dbname=DATABASE)
+
+
 def ensure_database(cluster: Cluster) -> None:
     """Make the database at the first start, and check that a usable pgvector lies beside the server.
 

@@ -59,10 +59,6 @@ class SetUp:
     speaks: float = 1.5
 
 
-LRU_TODAY = {"ram_order": "lru", "vram_order": "lru", "disk_cache": False, "overlap": 0.0}
-"""What engines do by themselves, as changes of a SetUp."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """Milliseconds added before answers could begin. `missed`: not in VRAM; `cold`: not in RAM either."""
@@ -91,6 +87,20 @@ def replay(
         added[place], depth[place] = tiers.visit(visit, next_use)
     begin = int(len(visits) * warm_up)
     return _outcome(added[begin:] * 1e3, depth[begin:])
+
+
+def lru_alone(setup: SetUp) -> SetUp:
+    """What engines do by themselves on the same tiers: least recently used, nothing kept or begun ahead."""
+    return replace(
+        setup,
+        ram_order="lru",
+        vram_order="lru",
+        disk_cache=False,
+        overlap=0.0,
+        pins=frozenset(),
+        at_start=(),
+        unload_after={},
+    )
 
 
 def optimum(setup: SetUp) -> SetUp:
