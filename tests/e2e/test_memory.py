@@ -1,6 +1,8 @@
 """The owner's rights over HTTP and on the command line."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -72,3 +74,50 @@ def test_a_forgotten_thread_is_gone_for_later_turns_too(client) -> None:
 def test_what_cannot_be_done_is_said_with_the_way_out(client, method, path, body, status, word) -> None:
     refused = client.request(method, path, json=body)
     assert (refused.status_code, word in refused.json()["message"]) == (status, True), refused.json()
+
+
+def agentflow(house, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """A command that talks to the house."""
+    config = house.folder / "agentflow.yaml"
+    port = house.address.rpartition(":")[2]
+    (house.folder / "client.yaml").write_text(config.read_text().replace("port: 0", f"port: {port}"))
+    command = [sys.executable, "-m", "agentflow", "memory", *arguments, "-c", "client.yaml"]
+    return subprocess.run(
+        command, cwd=house.folder, text=True, input=typed, capture_output=True, timeout=60, check=False
+    )
+
+
+def test_memories_travel_as_lines_and_come_back(client, standing) -> None:
+    turn = says(client, "My horse is called Fury")
+    assert "memories are in mine.jsonl" in agentflow(standing, "export", "mine.jsonl").stdout
+    kept = [json.loads(line) for line in (standing.folder / "mine.jsonl").read_text().splitlines()]
+    assert "My horse is called Fury" in [one["content"] for one in kept]
+    assert client.post("/memory/forget", json={"thread_id": turn["thread_id"]}).status_code == 200
+    assert agentflow(standing, "import", "mine.jsonl").stdout.startswith("2 imported, ")
+    assert len(listed(client, text="My horse is called Fury")) == 2
+
+
+def test_the_command_line_lists_rewords_and_forgets_after_asking(client, standing) -> None:
+    says(client, "My parrot is called Polly")
+    number = str(listed(client, text="My parrot is called Polly")[-1]["id"])
+    assert "My parrot is called Polly" in agentflow(standing, "list", "--text", "parrot").stdout
+    assert "Lora" in agentflow(standing, "edit", number, "My parrot is called Lora").stdout
+    assert "words" in agentflow(standing, "search", "Who is Lora?").stdout
+    assert "until" in agentflow(standing, "expire", number, "30d").stdout
+    assert agentflow(standing, "pin", number).returncode == 0
+    refused = agentflow(standing, "forget", number, typed="n\n")
+    assert ("would forget 1 memories" in refused.stdout, refused.returncode) == (True, 1), refused
+    assert "forgotten: 1 memories" in agentflow(standing, "forget", number, "--yes").stdout
+    assert "by ids" in agentflow(standing, "receipts").stdout
+    gone = agentflow(standing, "show", number)
+    assert (gone.returncode, "There is no memory" in gone.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("expire", "1", "soon"), ("import", "nowhere.jsonl"), ("forget", "--yes")]
+)
+def test_a_wrong_word_is_one_readable_paragraph(client, standing, arguments) -> None:
+    refused = agentflow(standing, *arguments)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("agentflow:")
+    assert "Traceback" not in refused.stderr

@@ -18,6 +18,7 @@ from agentflow.records.feedback import Feedback
 from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
+from agentflow.records.portable import Portable, as_line
 from agentflow.records.rights import Change, Filter, Owner, Rights
 from agentflow.records.scopes import Scopes
 from agentflow.retrieval.pieces import pieces
@@ -301,3 +302,62 @@ def test_the_digest_tells_two_forgettings_apart() -> None:
     assert Selector("ids", [1]).digest != Selector("ids", [2]).digest
     assert Selector("thread", UUID(int=1)).digest == Selector("thread", UUID(int=1)).digest
     assert np.frombuffer(Selector("user").digest, np.uint8).shape == (32,)
+
+
+async def lines(told: list[dict[str, object]]) -> AsyncIterator[bytes]:
+    for one in told:
+        yield as_line(one)
+
+
+async def taken(desk: Desk, owner: Owner) -> list[dict[str, object]]:
+    return [one async for one in Portable(desk.connections, desk.scopes).export(owner)]
+
+
+async def brought(desk: Desk, owner: Owner, told: list[dict[str, object]]) -> tuple[int, int]:
+    counts = await Portable(desk.connections, desk.scopes).take(owner, lines(told))
+    return counts["imported"], counts["known"]
+
+
+async def test_what_was_exported_comes_back_after_it_was_forgotten(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    number = (await desk.ids())[0]
+    await desk.rights.change(ANN, number, Change(content="My dog is called Biscuit", pinned=True))
+    told = await taken(desk, ANN)
+    await desk.forgetting.forget(ANN, Selector("user"))
+    assert await brought(desk, ANN, told) == (2, 0)
+    back = (await desk.rights.listed(ANN, Filter()))[-1]
+    assert (back["content"], back["pinned"], back["edited"]) == ("My dog is called Biscuit", True, True)
+    assert (await desk.found("Biscuit"))[0] == "My dog is called Biscuit"
+    assert await desk.counts_are_exact()
+
+
+async def test_importing_again_or_what_is_there_changes_nothing(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    told = await taken(desk, ANN)
+    assert await brought(desk, ANN, told) == (0, 2)
+    assert await brought(desk, BOB, told) == (2, 0)
+    assert await brought(desk, BOB, told) == (0, 2)
+    assert await brought(desk, BOB, await taken(desk, BOB)) == (0, 2)
+    assert len(await desk.ids(BOB)) == 2
+
+
+async def test_a_broken_import_goes_on_in_the_same_session(desk: Desk) -> None:
+    told = [
+        {"uid": f"chat-{n}", "speaker": "Ann", "content": f"dog {n}", "session": "a", "place": n}
+        for n in range(600)
+    ]
+    with pytest.raises(BadInput, match=r"Line 301: speaker: Field required"):
+        await brought(desk, ANN, [*told[:300], {"content": "no speaker"}])
+    kept = (await desk.rows("select count(*) from memory"))[0][0]
+    assert kept == 256
+    assert await brought(desk, ANN, told) == (600 - kept, kept)
+    assert await desk.rows("select count(distinct session_id), count(*) from memory") == [(1, 600)]
+    assert await desk.counts_are_exact()
+
+
+async def test_hidden_memories_travel_hidden(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    await desk.rights.change(ANN, (await desk.ids())[0], Change(hidden=True))
+    assert await brought(desk, BOB, await taken(desk, ANN)) == (2, 0)
+    assert await desk.found("Rex", user="bob") == ["You said: My dog is called Rex"]
+    assert await desk.counts_are_exact()

@@ -1,5 +1,6 @@
 """The application: doors, errors, limits, and the key where one is set."""
 
+from fastapi import APIRouter
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
@@ -26,6 +27,9 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     app.include_router(invoke.router)
     app.include_router(routing.router)
+    larger = APIRouter(max_body_size=services.settings.memory.upload_limit)
+    larger.include_router(memory.uploads)
+    app.include_router(larger)
     app.include_router(memory.router)
     app.include_router(health.router)
     app.include_router(watch.router)

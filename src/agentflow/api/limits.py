@@ -10,7 +10,10 @@ class ReadableRefusal:
 
     def __init__(self, app: ASGIApp, *, body_limit: int) -> None:
         self.app = app
-        message = f"The body is over server.body_limit = {body_limit} bytes; send less, or raise the limit."
+        message = (
+            f"The body is over its limit: server.body_limit = {body_limit} bytes, or memory.upload_limit where files "
+            "are sent. Send less, or raise the limit."
+        )
         self.body = json.dumps({"error": "TooLarge", "message": message}).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,21 +1,26 @@
 """What a user may do with the user's own memories: look, change, take along, forget."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from agentflow.api.keys import caller
 from agentflow.errors import BadInput, NotFound, UnknownCollection
 from agentflow.protocols import Scope
 from agentflow.records.forget import Selector
+from agentflow.records.portable import LONGEST, as_line
 from agentflow.records.rights import Change, Filter, Owner, unknown
 from agentflow.runs.lookup import lookup
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
 router = APIRouter(prefix="/memory", tags=["memory"])
+uploads = APIRouter(prefix="/memory", tags=["memory"])
+"""Requests that may be larger than others: `memory.upload_limit`."""
 Kind = Literal["turn", "chunk", "fact", "summary"]
 
 
@@ -139,6 +144,29 @@ async def receipt(number: UUID, request: Request, mine: Mine) -> Json:
     return found[0]
 
 
+@router.get("/export", summary="Take along", response_class=StreamingResponse)
+async def export(
+    request: Request, mine: Mine, collection: Annotated[str | None, Query()] = None
+) -> StreamingResponse:
+    """The caller's own memories, one JSON object per line, oldest first; without documents and vectors."""
+    portable = _services(request).portable
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for one in portable.export(mine, collection):
+            yield as_line(one)
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@uploads.post("/import", summary="Bring along")
+async def take(request: Request, mine: Mine) -> Json:
+    """Lines as exported; what is there already stays as it is. A broken import goes on when it is sent again."""
+    services = _services(request)
+    counts = await services.portable.take(mine, _lines(request.stream()))
+    services.owed.set()
+    return counts
+
+
 @router.get("/{number}", summary="One memory")
 async def shown(number: int, request: Request, mine: Mine) -> Json:
     """A memory with its earlier wordings, and the memories it was made from."""
@@ -173,6 +201,17 @@ async def _forgotten(services: Services, mine: Owner, selector: Selector, *, pre
         await services.classifier.unlearn(await services.feedback.lessons())
     services.owed.set()
     return receipt
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+        if len(rest) > LONGEST:
+            break
+    yield rest
 
 
 def _collections(name: str | None, services: Services) -> list[str]:

@@ -13,6 +13,7 @@ from agentflow import __version__, telemetry
 from agentflow.cli import demo as scripted
 from agentflow.cli import house, routing
 from agentflow.cli.adapters import adapters_app
+from agentflow.cli.memory import memory_app
 from agentflow.cli.plan import plan
 from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
@@ -37,6 +38,7 @@ app.add_typer(adapters_app, name="adapters")
 app.command()(plan)
 app.command()(routing.route)
 app.add_typer(routing.routes_app, name="routes")
+app.add_typer(memory_app, name="memory")
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 

@@ -134,9 +134,16 @@ async def turn(client: httpx.AsyncClient, body: Json) -> AsyncIterator[Json]:
                 yield {"event": kind, **json.loads(line.removeprefix("data: "))}
 
 
-async def ask(client: httpx.AsyncClient, method: str, path: str, body: Json | None = None) -> Json:
+async def ask(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: Json | None = None,
+    *,
+    content: bytes | None = None,
+) -> Json:
     """One request, answered with JSON. Raises AgentflowError with the server's own words for a refusal."""
-    response = await client.request(method, path, json=body)
+    response = await client.request(method, path, json=body, content=content)
     answer = response.json()
     if response.status_code != httpx.codes.OK:
         raise AgentflowError(str(answer.get("message", response.text)))

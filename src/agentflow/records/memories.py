@@ -42,7 +42,7 @@ i as (
   order by u.ordinal
   on conflict (collection_id, source_message, chunk_no) where source_message is not null do nothing
   returning collection_id, id, tenant, scope_id, seq - (select first from place) as key, doc_len, lang, embedding,
-            source_message),
+            source_message, chunk_no),
 o as (
   insert into outbox (tenant, kind, item_id, collection_id)
   select tenant, 'embed', id, collection_id from i where embedding is null),
@@ -74,7 +74,7 @@ with place as (
   select %(tenant)s::int as tenant, null::uuid as thread_id, %(session)s::bigint as session_id,
          %(first)s::int as first),
 {INSERT} {WORDS}
-select source_message, id from i
+select source_message, id, chunk_no from i
 """  # noqa: S608 - constants above
 
 # Memories that were written before their words were kept.
@@ -260,7 +260,7 @@ class Archive:
         added = {"tenant": scope.tenant, "session": session, "first": first, "role": None, "adapter": None}
         async with self.connections.use(scope.owner) as connection:
             cursor = await connection.execute(ADD.encode(), {**parameters, **added})
-            return dict(await cursor.fetchall())
+            return {source: number for source, number, _ in await cursor.fetchall()}
 
 
 async def forgotten(connection: Connection, place: Place, ids: Sequence[int] | None) -> int:

@@ -25,6 +25,7 @@ from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.places import Places
+from agentflow.records.portable import Portable
 from agentflow.records.rights import Rights
 from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
@@ -66,6 +67,7 @@ class Services:
     forgetting: Forgetting
     metrics: Metrics
     figures: Figures
+    portable: Portable
     owed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -170,6 +172,7 @@ async def _services(
         egress=egress,
         rights=Rights(connections, scopes),
         forgetting=Forgetting(connections),
+        portable=Portable(connections, scopes),
         owed=owed,
         metrics=metrics,
         figures=Figures(connections),
