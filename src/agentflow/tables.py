@@ -12,7 +12,7 @@ in terms, and the languages among them; term_stat: in how many items of a scope 
 word: the words of a collection with their vectors; related: which of them are near which, from 0 to 1.
 memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
 link: the memories that a derived one was made from. scope: a user's, a role's or a thread's; null: everybody's.
-receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `pending` counts homes not yet emptied.
+receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `written` the transaction that did it.
 vector_place: a place outside Postgres where a collection's vectors are searched, filled up to item "filled", then
 told changes up to transaction "written" and "log_id"; vector_log: the items whose vectors changed, and in which
 transaction, noted by triggers on memory.
@@ -296,9 +296,8 @@ receipt = Table(
     Column("selector", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("counts", JSONB, nullable=False),
-    Column("pending", Integer, nullable=False, server_default=text("0")),
+    Column("written", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
     _at("created_at"),
-    Column("done_at", DateTime(timezone=True)),
 )
 Index("receipt_owner_ix", receipt.c.tenant, receipt.c.owner, receipt.c.created_at)
 

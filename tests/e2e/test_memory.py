@@ -97,25 +97,18 @@ def test_memories_travel_as_lines_and_come_back(client, standing) -> None:
     assert len(listed(client, text="My horse is called Fury")) == 2
 
 
-def test_the_command_line_lists_rewords_and_forgets_after_asking(client, standing) -> None:
+def test_the_command_line_rewords_and_forgets_after_asking(client, standing) -> None:
     says(client, "My parrot is called Polly")
     number = str(listed(client, text="My parrot is called Polly")[-1]["id"])
-    assert "My parrot is called Polly" in agentflow(standing, "list", "--text", "parrot").stdout
     assert "Lora" in agentflow(standing, "edit", number, "My parrot is called Lora").stdout
     assert "words" in agentflow(standing, "search", "Who is Lora?").stdout
-    assert "until" in agentflow(standing, "expire", number, "30d").stdout
-    assert agentflow(standing, "pin", number).returncode == 0
     refused = agentflow(standing, "forget", number, typed="n\n")
-    assert ("would forget 1 memories" in refused.stdout, refused.returncode) == (True, 1), refused
+    assert ("would forget 1 memories" in refused.stdout, refused.returncode) == (True, 1)
     assert "forgotten: 1 memories" in agentflow(standing, "forget", number, "--yes").stdout
-    assert "by ids" in agentflow(standing, "receipts").stdout
-    gone = agentflow(standing, "show", number)
-    assert (gone.returncode, "There is no memory" in gone.stderr) == (1, True)
+    assert listed(client, text="Lora") == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [("expire", "1", "soon"), ("import", "nowhere.jsonl"), ("forget", "--yes")]
-)
+@pytest.mark.parametrize("arguments", [("expire", "1", "soon"), ("forget", "--yes")])
 def test_a_wrong_word_is_one_readable_paragraph(client, standing, arguments) -> None:
     refused = agentflow(standing, *arguments)
     assert refused.returncode == 1

@@ -283,6 +283,22 @@ async def test_a_receipt_is_its_owners_and_holds_no_text(desk: Desk) -> None:
     assert (receipt["by"], receipt["status"], len(receipt["digest"])) == ("text", "done", 64)
 
 
+PLACE = "insert into vector_place (collection_id, place, lasting, written, worker) values (1, 'faiss', true, 0, '')"
+HEARD = "update vector_place set (written, log_id) = (select written, id from vector_log order by id desc limit 1)"
+
+
+async def test_a_receipt_is_pending_until_every_place_of_vectors_has_heard(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    await desk.outbox.drain()
+    async with desk.connections.background() as connection:
+        await connection.execute(PLACE)
+        receipt = await desk.forgetting.forget(ANN, Selector("text", "Rex"))
+        assert (receipt["status"], receipt["pending"]) == ("pending", 1)
+        await connection.execute(HEARD)
+    (later,) = await desk.forgetting.receipts(ANN)
+    assert (later["status"], later["pending"]) == ("done", 0)
+
+
 async def test_a_vector_that_is_owed_to_a_forgotten_memory_is_owed_no_more(desk: Desk) -> None:
     await desk.says("My dog is called Rex")
     await desk.forgetting.forget(ANN, Selector("text", "Rex"))

@@ -26,6 +26,7 @@ from agentflow.records.traces import Traces
 from agentflow.turn import Json
 
 BATCH = 2000
+COUNTED = ("memories", "threads", "turns", "documents", "feedback", "checkpoints", "postings", "words")
 LIMITS = "select set_config('statement_timeout', '10min', true), set_config('lock_timeout', '60s', true)"
 
 # Whoever writes into the owner's scopes waits for the end of this transaction.
@@ -78,15 +79,18 @@ where d.id = any(%(documents)s::bigint[])
 """
 EMPTY = "delete from document where id = any(%(documents)s::bigint[]) and chunks = 0"
 RECEIPT = """
-insert into receipt (id, tenant, owner, selected_by, selector, digest, counts, pending, done_at)
-values (%(id)s, %(tenant)s, %(owner)s, %(by)s, %(selector)s, %(digest)s, %(counts)s, %(pending)s,
-        case when %(pending)s = 0 then now() end)
-returning id, selected_by, counts, pending, encode(digest, 'hex'), created_at, done_at
+insert into receipt (id, tenant, owner, selected_by, selector, digest, counts)
+values (%(id)s, %(tenant)s, %(owner)s, %(by)s, %(selector)s, %(digest)s, %(counts)s)
 """
+# A place of vectors outside Postgres that has not heard yet of what its transaction deleted is pending.
 RECEIPTS = """
-select id, selected_by, counts, pending, encode(digest, 'hex'), created_at, done_at from receipt
-where tenant = %(tenant)s and owner = %(owner)s and (%(id)s::uuid is null or id = %(id)s)
-order by created_at desc limit 500
+select r.id, r.selected_by, r.counts, encode(r.digest, 'hex'), r.created_at,
+       (select count(distinct (p.collection_id, p.place)) from vector_log l join vector_place p
+          on p.collection_id = l.collection_id and (p.written, p.log_id) < (l.written, l.id)
+        where l.tenant = r.tenant and l.written = r.written)
+from receipt r
+where r.tenant = %(tenant)s and r.owner = %(owner)s and (%(id)s::uuid is null or r.id = %(id)s)
+order by r.created_at desc limit 500
 """
 
 
@@ -232,10 +236,9 @@ class Forgetting:
             "selector": selector.digest,
             "digest": found.digest,
             "counts": Jsonb(counts),
-            "pending": 0,
         }
-        row = await (await connection.execute(RECEIPT, parameters)).fetchone()
-        return _told(row)
+        await connection.execute(RECEIPT, parameters)
+        return _told(await (await connection.execute(RECEIPTS, parameters)).fetchone())
 
 
 def _wordings(row: Any) -> list[str]:
@@ -247,13 +250,13 @@ def _owner(owner: Owner) -> bytes:
 
 
 def _told(row: Any) -> Json:
-    number, by, counts, pending, digest, created, done = row
+    number, by, counts, digest, created, pending = row
     return {
         "receipt": str(number),
         "by": by,
-        "counts": counts,
+        "counts": {name: counts.get(name, 0) for name in COUNTED},
         "digest": digest,
         "status": "pending" if pending else "done",
+        "pending": pending,
         "at": created.astimezone(UTC).isoformat(timespec="seconds"),
-        "done_at": done.astimezone(UTC).isoformat(timespec="seconds") if done else None,
     }

@@ -106,7 +106,7 @@ class Portable:
         after = 0
         while True:
             parameters = {**owner.named, "collection": collection, "after": after, "limit": BATCH}
-            async with self.connections.use() as connection:
+            async with self.connections.use(owner.seen) as connection:
                 rows = await (await connection.execute(EXPORTED, parameters)).fetchall()
             for row in rows:
                 yield _line(row)
@@ -144,7 +144,7 @@ class Portable:
         stretches: dict[tuple[str, str | int], list[Line]] = {}
         for line in lines:
             stretches.setdefault((line.collection, line.session), []).append(line)
-        async with self.connections.use() as connection, connection.transaction():
+        async with self.connections.use(owner.seen) as connection, connection.transaction():
             for key, stretch in stretches.items():
                 new = await self._stretch(connection, owner, key, stretch, sessions)
                 counts["imported"] += new
