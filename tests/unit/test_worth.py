@@ -143,6 +143,15 @@ def test_the_order_is_that_of_the_plain_definition(steps, capacity):
     assert {name: order.priority(name) for name in plain} == {name: key[0] for name, key in plain.items()}
 
 
+def test_the_lowest_is_found_behind_many_that_may_not_go():
+    ranking = Ranking()
+    for place in range(500):
+        ranking.put(f"{place:03}", (float(place),))
+    assert ranking.lowest(lambda name: name >= "400") == "400"
+    assert ranking.lowest(lambda _name: False) is None
+    assert ranking.lowest(everybody) == "000"
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(0, 9)), max_size=400),
     st.sets(st.sampled_from("abcdef")),

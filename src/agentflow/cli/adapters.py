@@ -51,6 +51,7 @@ def check(
         base=shape,
         base_name=str(base or _base_name(place)),
         max_rank=max_rank or place.settings.model.max_rank,
+        roots=place.settings.model.roots,
     )
     wanted = [(one, one) for one in adapters or ()] or [
         (f"{name} = {role.lora_path}", role.lora_path)

@@ -11,6 +11,7 @@ from agentflow.cli.terminal import out, steps
 from agentflow.errors import ConfigError
 from agentflow.residency.advice import Advice, RoleAdvice
 from agentflow.residency.picture import bars
+from agentflow.settings.values import Location
 from agentflow.wiring import Place
 from agentflow.wiring.forecast import Forecast
 from agentflow.wiring.past import advice
@@ -62,7 +63,9 @@ def _roles(place: Place, given: Advice) -> Table:
     grid = _grid("role", "turns", "every", "today", "advised")
     for one in given.roles:
         role = place.settings.roles[one.role]
-        today = _setting(role.location.value, role.warm.value, role.unload_after, pin=role.pin == "vram")
+        stays = role.location is Location.VRAM
+        limit = None if stays else role.unload_after
+        today = _setting(role.location.value, role.warm.value, limit, pin=role.pin == "vram")
         better = _advised(one)
         mark = "" if better == today else "[yellow]*[/]"
         every = "" if one.gap is None else _duration(one.gap)

@@ -1,9 +1,9 @@
 """From recorded requests to better settings: which tiers, pins and time-outs would have served them. Pure."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from statistics import median
 
 from agentflow.residency.foresight import (
@@ -87,7 +87,7 @@ def advise(
         slots=better.slots,
         ram=int(better.ram),
         lines=tuple(Line(name, outcome, share(best, outcome)) for name, outcome in outcomes.items()),
-        roles=tuple(trial.role(name, better) for name in trial.by_worth()),
+        roles=trial.roles(better),
     )
 
 
@@ -97,17 +97,24 @@ class _Trial:
     cargo: Mapping[str, Cargo]
     pace: Pace
 
+    @cached_property
+    def times(self) -> Mapping[str, list[float]]:
+        """When each role was wanted."""
+        found: dict[str, list[float]] = {name: [] for name in self.cargo}
+        for visit in self.visits:
+            found[visit.adapter].append(visit.at)
+        return found
+
     def outcome(self, setup: SetUp) -> Outcome:
         return replay(self.visits, self.cargo, setup, pace=self.pace)
 
     def by_worth(self) -> list[str]:
         """Roles by the seconds that bringing them back at every visit would cost, most first."""
-        counts = Counter(visit.adapter for visit in self.visits)
-        return sorted(self.cargo, key=lambda name: (-counts[name] * self._back(name), name))
+        return sorted(self.cargo, key=lambda name: (-len(self.times[name]) * self._back(name), name))
 
     def with_pins(self, setup: SetUp) -> SetUp:
         """As many of the most wanted as it pays to pin, and a slot left for the others."""
-        wanted = [name for name in self.by_worth() if any(visit.adapter == name for visit in self.visits)]
+        wanted = [name for name in self.by_worth() if self.times[name]]
         best, least = setup, self.outcome(setup).mean
         for count in range(1, min(MOST_PINS, setup.slots - 1, len(wanted)) + 1):
             pinned = replace(setup, pins=frozenset(wanted[:count]))
@@ -126,33 +133,32 @@ class _Trial:
         limited = (replace(setup, unload_after=dict.fromkeys(self.cargo, limit)) for limit in TIME_OUTS)
         return _least((*limited, setup), self)
 
-    def role(self, name: str, setup: SetUp) -> RoleAdvice:
-        times = [visit.at for visit in self.visits if visit.adapter == name]
+    def roles(self, setup: SetUp) -> tuple[RoleAdvice, ...]:
+        in_ram = self._in_ram(setup)
+        return tuple(self._role(name, setup, in_ram) for name in self.by_worth())
+
+    def _role(self, name: str, setup: SetUp, in_ram: set[str]) -> RoleAdvice:
+        times = self.times[name]
         gaps = [after - before for before, after in pairwise(times)]
         pinned = name in setup.pins
         return RoleAdvice(
             role=name,
             visits=len(times),
             gap=median(gaps) if gaps else None,
-            location="vram" if pinned else self._rests(name, setup) if times else "disk",
+            location="vram" if pinned else "ram" if name in in_ram else "disk",
             warm="start" if pinned else "predicted" if times else "demand",
             pin=pinned,
             unload_after=None if pinned else setup.unload_after.get(name),
         )
 
-    def _rests(self, name: str, setup: SetUp) -> str:
-        """In RAM as far as it reaches, in order of worth per byte."""
-        counts = Counter(visit.adapter for visit in self.visits)
-        order = sorted(
-            (one for one in counts if one not in setup.pins),
-            key=lambda one: -counts[one] * self._back(one) / max(1, self.cargo[one].octets),
+    def _in_ram(self, setup: SetUp) -> set[str]:
+        """Who rests in RAM, as far as it reaches, in order of worth per byte."""
+        wanted = [name for name, times in self.times.items() if times and name not in setup.pins]
+        wanted.sort(
+            key=lambda name: -len(self.times[name]) * self._back(name) / max(1, self.cargo[name].octets)
         )
-        room = setup.ram
-        for one in order:
-            room -= self.cargo[one].octets
-            if one == name:
-                break
-        return "ram" if room >= 0 else "disk"
+        used = accumulate(self.cargo[name].octets for name in wanted)
+        return {name for name, total in zip(wanted, used, strict=True) if total <= setup.ram}
 
     def _back(self, name: str) -> float:
         return self.pace.seconds("copy", self.cargo[name].octets)

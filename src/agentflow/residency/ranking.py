@@ -1,9 +1,11 @@
-"""Names in order of a number that changes: the lowest that may go, found in logarithmic time."""
+"""Names in order of a number that changes: the lowest that may go, found without looking at all."""
 
 import heapq
 from collections.abc import Callable, Iterable
 
 Key = tuple[float, ...]
+PATIENCE = 32
+"""Names that may not go and are passed over one by one, before all are looked at."""
 
 
 class Ranking:
@@ -44,7 +46,7 @@ class Ranking:
         """The name with the lowest key of those that may go; None if none may."""
         passed: list[tuple[Key, str]] = []
         found = None
-        while self._heap and found is None:
+        while self._heap and found is None and len(passed) < PATIENCE:
             key, name = self._heap[0]
             if self._keys.get(name) != key:
                 heapq.heappop(self._heap)
@@ -54,4 +56,9 @@ class Ranking:
                 passed.append(heapq.heappop(self._heap))
         for entry in passed:
             heapq.heappush(self._heap, entry)
-        return found
+        return self._scanned(may_go) if found is None and len(passed) == PATIENCE else found
+
+    def _scanned(self, may_go: Callable[[str], bool]) -> str | None:
+        """The same by looking at all: cheaper once many of the lowest may not go."""
+        free = ((key, name) for name, key in self._keys.items() if may_go(name))
+        return min(free, default=(None, None))[1]
