@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,22 @@ from safetensors.numpy import save_file
 
 import agentflow.tiny
 from agentflow.adapters import CONFIG, WEIGHTS, digest, identity
+from agentflow.engines.llamacpp import LlamaCpp
 from agentflow.engines.local import LocalEngine
+from agentflow.engines.lorax import Lorax
+from agentflow.engines.ollama import Ollama
+from agentflow.engines.sglang import Sglang
+from agentflow.engines.textgen import TextGen
+from agentflow.engines.tgi import Tgi
 from agentflow.engines.vllm import Timeouts, Vllm
 from agentflow.fakes.engine import FakeEngine
+from agentflow.fakes.llamacpp import LlamaCppDouble
+from agentflow.fakes.lorax import LoraxDouble
+from agentflow.fakes.ollama import OllamaDouble
+from agentflow.fakes.scene import Scene, listening
+from agentflow.fakes.sglang import SglangDouble
+from agentflow.fakes.textgen import TextGenDouble
+from agentflow.fakes.tgi import TgiDouble
 from agentflow.fakes.vllm import Options, Served, serve
 from agentflow.protocols import Engine
 
@@ -43,6 +56,8 @@ class Stand:
     running: Callable[[], Awaitable[int]]
     bad_folder: Path
     sweep: Callable[[], Awaitable[None]]
+    alone: bool = False
+    """One adapter is in the engine at a time."""
 
     async def load_all(self) -> list[str]:
         for name, folder in self.adapters.items():
@@ -53,6 +68,47 @@ class Stand:
         async with asyncio.timeout(30):
             while await self.running():  # noqa: ASYNC110 - engines are asked from outside
                 await asyncio.sleep(0.02)
+
+
+async def _count(scene: Scene) -> int:
+    return scene.running
+
+
+def _sglang(_folders):
+    return SglangDouble(), lambda url, timeouts: Sglang(url, timeouts=timeouts, slots=8)
+
+
+def _lorax(folders):
+    double = LoraxDouble()
+    double.names = {str(folder): name for name, folder in folders.items()}
+    return double, lambda url, timeouts: Lorax(url, timeouts=timeouts)
+
+
+def _tgi(_folders):
+    return TgiDouble(*ROLES), lambda url, timeouts: Tgi(url, timeouts=timeouts)
+
+
+def _llamacpp(_folders):
+    double = LlamaCppDouble(*(f"/models/{role}.gguf" for role in ROLES))
+    return double, lambda url, timeouts: LlamaCpp(url, timeouts=timeouts)
+
+
+def _ollama(_folders):
+    return OllamaDouble(), lambda url, timeouts: Ollama(url, base="llama3.2", timeouts=timeouts)
+
+
+def _textgen(_folders):
+    return TextGenDouble(*ROLES), lambda url, timeouts: TextGen(url, timeouts=timeouts)
+
+
+DOUBLES = {
+    "sglang": _sglang,
+    "lorax": _lorax,
+    "tgi": _tgi,
+    "llamacpp": _llamacpp,
+    "ollama": _ollama,
+    "textgen": _textgen,
+}
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +152,16 @@ def double() -> Iterator[Served]:
     params=[
         "fake",
         "double",
+        *DOUBLES,
         pytest.param("local", marks=pytest.mark.local),
         pytest.param("vllm", marks=pytest.mark.vllm),
     ]
 )
 async def stand(request, bad_folder) -> AsyncIterator[Stand]:
-    made: Stand = request.getfixturevalue(f"{request.param}_stand")
+    if request.param in DOUBLES:
+        made, _ = request.getfixturevalue("wired")(request.param)
+    else:
+        made = request.getfixturevalue(f"{request.param}_stand")
     yield made
     await made.engine.close()
     await made.sweep()
@@ -122,6 +182,21 @@ def double_stand(double, adapter_folders, bad_folder) -> Stand:
     return Stand(
         Vllm(double.url), adapter_folders, _is_fake_voice, _running(double.url), bad_folder, _nothing
     )
+
+
+@pytest.fixture
+def wired(adapter_folders, bad_folder) -> Iterator[Callable[[str], tuple[Stand, Scene]]]:
+    """A function that starts the named double with its driver; gives the stand and the double's scene."""
+    with ExitStack() as stack:
+
+        def wire(name: str) -> tuple[Stand, Scene]:
+            double, driver = DOUBLES[name](adapter_folders)
+            engine = driver(stack.enter_context(listening(double.app())), Timeouts(first_token=1, control=5))
+            running = partial(_count, double.scene)
+            told = (adapter_folders, _is_fake_voice, running, bad_folder, _nothing)
+            return Stand(engine, *told, alone=name == "textgen"), double.scene
+
+        yield wire
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every engine does, shown on the fake, the double, the local engine and a real vLLM."""
+"""What every engine does, shown on the fake, on doubles of servers, on the local engine and on real servers."""
 
 import asyncio
 from contextlib import aclosing
@@ -131,10 +131,44 @@ async def test_loaded_tells_the_truth(stand):
     first, second, third = await stand.load_all()
     await stand.engine.unload(second)
     exact = stand.engine.capabilities.exact_list
-    expected = [Loaded(first, "vram", exact), Loaded(third, "vram", exact)]
+    expected = [Loaded(name, "vram", exact) for name in ([third] if stand.alone else [first, third])]
     assert sorted(await stand.engine.loaded(), key=lambda found: found.name) == sorted(
         expected, key=lambda found: found.name
     )
+
+
+async def test_a_pinned_adapter_is_shown_so_until_it_is_unpinned(stand):
+    first, *_ = await stand.load_all()
+    if not stand.engine.capabilities.pin:
+        with pytest.raises(AdapterError, match="cannot be pinned"):
+            await stand.engine.pin(first)
+    else:
+        await stand.engine.pin(first)
+        assert {one.name for one in await stand.engine.loaded() if one.pinned} == {first}
+    await stand.engine.unpin(first)
+    assert not [one for one in await stand.engine.loaded() if one.pinned]
+    assert stand.is_voice(first, await say(stand.engine, first))
+
+
+async def test_what_is_not_loaded_cannot_be_pinned(stand):
+    with pytest.raises(AdapterError):
+        await stand.engine.pin("nobody@0123")
+
+
+async def test_an_adapter_rests_in_ram_where_the_engine_can_keep_it_there(stand):
+    name, folder = next(iter(stand.adapters.items()))
+    if not stand.engine.capabilities.host_tier:
+        with pytest.raises(AdapterError, match="RAM"):
+            await stand.engine.load(name, folder, tier="ram")
+        return
+    await stand.engine.load(name, folder, tier="ram")
+    assert await stand.engine.loaded() == [Loaded(name, "ram", exact=True)]
+    with pytest.raises(GenerationFailed):
+        await say(stand.engine, name)
+    await stand.engine.load(name, folder)
+    assert stand.is_voice(name, await say(stand.engine, name))
+    await stand.engine.load(name, folder, tier="ram")
+    assert await stand.engine.loaded() == [Loaded(name, "ram", exact=True)]
 
 
 async def test_an_answer_under_way_survives_the_unloading_of_its_adapter(stand):

@@ -7,8 +7,6 @@ server (vllm#48421), and an engine that dies when an adapter's files are gone (5
 
 import asyncio
 import json
-import socket
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -27,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentflow.adapters import read_header
 from agentflow.errors import InvalidAdapter
 from agentflow.fakes.calls import called, deltas, structured
+from agentflow.fakes.scene import listening
 from agentflow.fakes.slots import WEIGHTS, FilesGoneError, PinnedError, Slots
 from agentflow.fakes.voices import answer, clipped, tokens
 
@@ -101,28 +99,8 @@ class Served:
 def serve(options: Options | None = None) -> Iterator[Served]:
     """Run a double on a free loopback port in a thread of its own."""
     app = double(options)
-    # The protocol must be named: asyncio sets TCP_NODELAY only then, and without it answers wait 40 ms.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none"
-        )
-        server = uvicorn.Server(config)
-        app.state.double.when_dead = lambda: _stop(server)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="vllm-double")
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        try:
-            yield Served(url, app.state.double)
-        finally:
-            _stop(server)
-            thread.join()
-
-
-def _stop(server: uvicorn.Server) -> None:
-    server.should_exit = True
+    with listening(app, lambda stop: setattr(app.state.double, "when_dead", stop)) as url:
+        yield Served(url, app.state.double)
 
 
 class Double:

@@ -93,10 +93,13 @@ class Model(Section):
     """The base model and the engine that runs it."""
 
     base: str = Field("tiny", description="tiny (shipped), a folder, or a hub id such as Qwen/Qwen3-0.6B.")
-    engine: Literal["local", "vllm", "double"] = Field(
-        "local", description="local: in process; vllm: a server; double: a stand-in without any model."
+    engine: Literal["local", "vllm", "sglang", "lorax", "llamacpp", "ollama", "textgen", "tgi", "double"] = (
+        Field(
+            "local",
+            description="local: in process; double: a stand-in without any model; else a server of that kind at `url`.",
+        )
     )
-    url: str = Field("http://127.0.0.1:8000", description="Where vLLM listens.")
+    url: str = Field("http://127.0.0.1:8000", description="Where the engine's server listens.")
     api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH.")
     slots: int = Field(8, ge=1, description="Adapters that fit into VRAM at once (vLLM: --max-loras).")
     max_rank: int = Field(64, ge=1, description="Largest LoRA rank (vLLM: --max-lora-rank).")

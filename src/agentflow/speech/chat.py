@@ -12,6 +12,8 @@ from agentflow.speech.wire import Refused, Wire
 from agentflow.turn import Json, Usage
 
 PATH = "/v1/chat/completions"
+ONE_TOKEN = Prompt([{"role": "user", "content": "Hello"}], max_tokens=1)
+"""What an adapter must answer before it counts as loaded."""
 
 
 def body(prompt: Prompt, model: str) -> Json:
@@ -44,6 +46,23 @@ async def answer(wire: Wire, asked: Json, path: str = PATH) -> AsyncGenerator[Pi
             for piece in speech.hear(event):
                 yield piece
     yield speech.last()
+
+
+async def generation(wire: Wire, asked: Json, adapter: str | None) -> AsyncGenerator[Piece, None]:
+    """An answer whose refusals are told as GenerationFailed, as Engine.generate promises."""
+    try:
+        async with aclosing(answer(wire, asked)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except Refused as refusal:
+        raise refused(wire.url, refusal, adapter) from refusal
+
+
+async def listened(pieces: AsyncGenerator[Piece, None]) -> None:
+    """Hear an answer to its end and forget it: what a load ends with."""
+    async with aclosing(pieces):
+        async for _ in pieces:
+            pass
 
 
 def refused(url: str, refusal: Refused, adapter: str | None) -> GenerationFailed:

@@ -185,7 +185,8 @@ class Wire:
 
     def _error(self, status: int, body: dict[str, Any]) -> EngineError:
         """A dying vLLM answers 500 naming EngineCore, then 503, then refuses connections: all one."""
-        error = body.get("error") or body.get("detail") or f"HTTP {status}"
+        told = (body.get(key) for key in ("error", "detail", "error_message", "message"))
+        error = next(filter(None, told), f"HTTP {status}")
         fields = error if isinstance(error, dict) else {"message": str(error)}
         message = str(fields.get("message", ""))
         if status == 503 or "EngineCore" in message:

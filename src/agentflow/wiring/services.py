@@ -37,7 +37,7 @@ from agentflow.routing.roles import Lesson
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 from agentflow.telemetry import Metrics
-from agentflow.wiring import choices
+from agentflow.wiring import choices, engines
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.roles import role_examples
@@ -131,7 +131,7 @@ async def _services(
     settings = place.settings
     feedback = Feedback(connections)
     classifier = await _classifier(place, stack, embedder, await feedback.lessons())
-    engine = await choices.engine(place, stack, progress)
+    engine = await engines.engine(place, stack, progress)
     stack.push_async_callback(engine.close)
     keeper = AdapterKeeper(engine, adapters, settings.model.slots)
     stack.push_async_callback(keeper.close)

@@ -8,9 +8,10 @@ from pathlib import Path
 from agentflow.engines.vllm.flights import Flights
 from agentflow.engines.vllm.registry import Registry
 from agentflow.engines.vllm.server import Server
-from agentflow.errors import AdapterError, EngineError, GenerationFailed
+from agentflow.errors import EngineError, GenerationFailed
 from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 from agentflow.speech import chat
+from agentflow.speech.names import no_host_tier
 from agentflow.speech.wire import Refused, Timeouts, Wire
 from agentflow.turn import Json
 
@@ -91,10 +92,7 @@ class Vllm:
 
     async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None:
         """Raises AdapterError, NoRoom when all slots are pinned."""
-        if tier != "vram":
-            raise AdapterError(
-                "adapter: vLLM's host cache is its own: an adapter cannot rest there by order."
-            )
+        no_host_tier("vLLM", tier)
         await self._registry.load(name, folder)
 
     async def unload(self, name: str) -> None:
@@ -130,9 +128,7 @@ class Vllm:
         self._served = None
 
     async def _probe(self, name: str) -> None:
-        prompt = Prompt([{"role": "user", "content": "Hello"}], max_tokens=1)
-        async for _ in self._answer(prompt, name):
-            pass
+        await chat.listened(self._answer(chat.ONE_TOKEN, name))
 
     async def _answer(self, prompt: Prompt, adapter: str | None) -> AsyncGenerator[Piece, None]:
         served = await self._base_model()
