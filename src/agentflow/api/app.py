@@ -6,7 +6,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from agentflow import __version__
-from agentflow.api import health, invoke, memory, problems, routing, watch
+from agentflow.api import health, invoke, listening, memory, openai, problems, routing, watch
 from agentflow.api.keys import guard
 from agentflow.api.limits import ReadableRefusal
 from agentflow.api.watch import Watch
@@ -31,13 +31,16 @@ def create(services: Services) -> ASGIApp:
     larger.include_router(memory.uploads)
     app.include_router(larger)
     app.include_router(memory.router)
+    app.include_router(openai.router)
     app.include_router(health.router)
     app.include_router(watch.router)
     problems.install(app)
+    listening.install(app)
     if server.api_key is not None:
         app.middleware("http")(guard(server.api_key))
     else:
         # Without a key only this machine's own names are answered: a web page whose name was
         # rebound to a loopback address sends its own name as Host.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
-    return Watch(ReadableRefusal(app, body_limit=server.body_limit), services.metrics)
+    readable = ReadableRefusal(app, body_limit=server.body_limit)
+    return Watch(openai.InTheirShape(readable), services.metrics)

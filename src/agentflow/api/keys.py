@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import SecretStr
 
 OPEN = ("/health",)
-EVERYTHING = frozenset({"chat", "threads", "memory", "admin"})
+EVERYTHING = frozenset({"chat", "threads", "memory", "admin", "users"})
+"""What a key may do; `users`: speak for any user of its tenant, named in the request."""
 
 
 @dataclass(frozen=True)

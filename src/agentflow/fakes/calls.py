@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from agentflow.fakes.voices import question
 from agentflow.prompt import ChatMessage
 from agentflow.turn import Json
 
@@ -12,7 +13,7 @@ def called(messages: Sequence[ChatMessage], tools: Sequence[Json], choice: str |
     functions = {one["function"]["name"]: one["function"] for one in tools if "function" in one}
     if not functions or choice == "none" or messages[-1]["role"] == "tool":
         return []
-    text = messages[-1]["content"]
+    text = question(messages[-1]["content"])
     mentioned = next((name for name in functions if name in text), None)
     name = mentioned or (next(iter(functions)) if "call the tool" in text.lower() else None)
     if choice == "required":

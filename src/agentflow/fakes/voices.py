@@ -19,11 +19,15 @@ def answer(voice: str, messages: Sequence[ChatMessage]) -> str:
     """
     asked = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
     section = _SECTION.search(asked)
-    question = _SECTION.sub("", asked).strip()
     quote = _QUOTE.search(section[1]) if section else None
     memory = f" I remember: {json.loads(quote[1])}" if quote else ""
     tool = f" The tool said: {messages[-1]['content']}" if messages and messages[-1]["role"] == "tool" else ""
-    return f"[{voice.partition('@')[0]}] You said: {question}{memory}{tool}"
+    return f"[{voice.partition('@')[0]}] You said: {question(asked)}{memory}{tool}"
+
+
+def question(text: str) -> str:
+    """A prompt's message without what memory put before it."""
+    return _SECTION.sub("", text).strip()
 
 
 def tokens(text: str) -> list[str]:

@@ -79,7 +79,7 @@ def answered(turn: Turn) -> Json:
         "memory": turn["memory"],
         "memories": [{key: one[key] for key in SHOWN if key in one} for one in turn.get("memories", [])],
         "timings": turn["timings"],
-        **({"tool_calls": calls} if calls else {}),
+        **({"tool_calls": calls, "after": (turn.get("given") or {}).get("after", [])} if calls else {}),
     }
 
 

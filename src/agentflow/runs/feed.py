@@ -1,7 +1,8 @@
 """The events of one run, for any number of readers, from the first event or from the last."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from agentflow.errors import AgentflowError
@@ -20,6 +21,7 @@ class Feed:
     error: AgentflowError | None = None
     closed: bool = False
     meter: TurnMeter | None = None
+    readers: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, event: Json) -> None:
@@ -39,23 +41,28 @@ class Feed:
             self.meter.end(self.error)
         self._wake()
 
-    async def follow(self) -> AsyncIterator[Json]:
+    async def follow(self) -> AsyncGenerator[Json, None]:
         """Every event so far and to come."""
         position = 0
-        while True:
-            changed = self._changed
-            while position < len(self.events):
-                position += 1
-                yield self.events[position - 1]
-            if self.closed:
-                return
-            await changed.wait()
+        self.readers += 1
+        try:
+            while True:
+                changed = self._changed
+                while position < len(self.events):
+                    position += 1
+                    yield self.events[position - 1]
+                if self.closed:
+                    return
+                await changed.wait()
+        finally:
+            self.readers -= 1
 
     async def finished(self) -> Json:
         """The result, as soon as it is written. Raises the error that ended the run."""
-        async for _ in self.follow():
-            if self.result is not None:
-                return self.result
+        async with aclosing(self.follow()) as events:
+            async for _ in events:
+                if self.result is not None:
+                    return self.result
         raise self.error or AgentflowError("The turn ended without a result.")
 
     def _wake(self) -> None:

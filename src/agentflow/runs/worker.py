@@ -35,6 +35,7 @@ class Worker:
     feeds: dict[str, Feed] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: set[str] = field(default_factory=set)
 
     async def start(self, request: Request) -> Feed:
         """Commit the message, then let the turn run. The feed of a known idempotency key is the earlier turn's.
@@ -60,6 +61,15 @@ class Worker:
                 log.warning("turn recovered", run_id=run_id, attempt=lease.attempt)
                 self._run(await self.ledger.find(run_id, tenant=lease.tenant), lease)
         return taken
+
+    def left(self, feed: Feed) -> None:
+        """A reader has gone. What is done for its callers alone is stopped with the last of them."""
+        if feed.closed or feed.readers:
+            return
+        self.stopped.add(feed.run_id)
+        for task in self.tasks:
+            if task.get_name() == f"turn {feed.run_id}":
+                task.cancel()
 
     async def close(self, *, grace: float) -> None:
         """Let turns end for `grace` seconds; hand back the rest, for the next start to go on."""
@@ -101,6 +111,7 @@ class Worker:
             error = AgentflowError("Something broke inside agentflow; its log says what.")
         finally:
             self.feeds.pop(feed.run_id, None)
+            self.stopped.discard(feed.run_id)
             feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))
             self.ended.set()
 
@@ -130,7 +141,7 @@ class Worker:
             message = f"The turn took longer than server.turn_seconds = {self.turn_seconds:g}."
             raise await self._failed(lease, EngineTimeout(message)) from None
         except asyncio.CancelledError:
-            await self._handed_back(lease)
+            await self._let_go(lease)
             raise
         except LeaseLost:
             raise
@@ -197,10 +208,14 @@ class Worker:
             return lost
         return error
 
-    async def _handed_back(self, lease: Lease) -> None:
+    async def _let_go(self, lease: Lease) -> None:
+        """Handed back to the next start; or at its end, where the caller has hung up."""
+        final = lease.run_id in self.stopped
+        reason: Json = {"error": "Interrupted", "message": "agentflow was shut down during this turn."}
+        if final:
+            reason = {"error": "Cancelled", "message": "The caller hung up before the answer was complete."}
         with contextlib.suppress(LeaseLost, DatabaseDown):
-            reason: Json = {"error": "Interrupted", "message": "agentflow was shut down during this turn."}
-            await asyncio.shield(self.ledger.fail(lease, reason, final=False))
+            await asyncio.shield(self.ledger.fail(lease, reason, final=final))
 
 
 def as_json(error: AgentflowError) -> Json:

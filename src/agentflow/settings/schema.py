@@ -174,6 +174,30 @@ class Server(Section):
     turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")
 
 
+class OpenAISettings(Section):
+    """How clients that know no threads are matched with ours."""
+
+    thread_headers: tuple[str, ...] = Field(
+        (r"x-[a-z0-9-]+-chat-id", "x-session-id", "x-thread-id"),
+        description="Headers that name the conversation, as patterns; the first that is there counts.",
+    )
+    own_memory: tuple[str, ...] = Field(
+        ("n8n", "langchainjs"),
+        description="Clients (parts of the User-Agent) that repeat what they remember: unless they name a "
+        "thread, nothing is recalled and nothing remembered for them.",
+    )
+
+    @field_validator("thread_headers")
+    @classmethod
+    def _patterns(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            try:
+                re.compile(entry)
+            except re.error as error:
+                raise ValueError(f"{entry!r} is no pattern: {error}") from error
+        return entries
+
+
 class EgressSettings(Section):
     """Which addresses of this machine and its network a request may make us call, as webhooks do."""
 
@@ -201,4 +225,5 @@ class Settings(Section):
     memory: MemorySettings = MemorySettings()
     postgres: Postgres = Postgres()
     server: Server = Server()
+    openai: OpenAISettings = OpenAISettings()
     egress: EgressSettings = EgressSettings()

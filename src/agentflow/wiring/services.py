@@ -19,6 +19,7 @@ from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.conversations import Conversations
 from agentflow.records.feedback import Feedback
 from agentflow.records.figures import Figures
 from agentflow.records.forget import Forgetting
@@ -61,6 +62,7 @@ class Services:
     graph: graphs.Graph
     worker: Worker
     outbox: Outbox
+    conversations: Conversations
     places: Places
     egress: Egress
     rights: Rights
@@ -169,6 +171,7 @@ async def _services(
         worker=_worker(needs, graph, ledger, connections, owed, metrics),
         outbox=Outbox(connections, embedder),
         places=places,
+        conversations=Conversations(connections),
         egress=egress,
         rights=Rights(connections, scopes),
         forgetting=Forgetting(connections),
