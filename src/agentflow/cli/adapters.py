@@ -1,5 +1,6 @@
 """agentflow adapters: what is known of adapter files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,10 @@ def check(
 
 def _told(title: str, path: str, folder: Path, expected: Expected) -> bool:
     """Print one adapter's table; True if it has a mistake."""
-    rows = examine(located(path, folder, field="lora_path"), expected)
+    shipped = path.startswith("tiny:")
+    rows = examine(
+        located(path, folder, field="lora_path"), replace(expected, roots=()) if shipped else expected
+    )
     grid = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2))
     for heading in ("", "", ""):
         grid.add_column(heading, overflow="fold")

@@ -11,7 +11,7 @@ from agentflow.residency.footprint import BaseModel, OnGpus, on_gpus, smallest_r
 from agentflow.residency.pace import Pace, Step, eta
 from agentflow.residency.plan import Budgets, Move, Standing, Tier, Want, moves
 from agentflow.residency.profiles import Profile, known
-from agentflow.residency.roster import REMOTE, located
+from agentflow.residency.roster import located
 from agentflow.settings import Role, Settings
 from agentflow.settings.values import Location, Warm
 from agentflow.shelves.ram import capacity
@@ -155,7 +155,7 @@ def _of_roles(place: Place, base: BaseModel | None) -> tuple[Spot, ...]:
 
 def _spot(place: Place, name: str, role: Role, path: str, base: BaseModel | None) -> Spot:
     model = place.settings.model
-    remote = path.startswith(REMOTE)
+    remote = "://" in path
     spot = Spot(
         role=name,
         adapter=path,
@@ -179,7 +179,8 @@ def _measured(place: Place, spot: Spot, base: BaseModel | None) -> Spot:
     model = place.settings.model
     try:
         folder = located(spot.adapter, place.folder, field=f"roles.{spot.role}.lora_path")
-        files = check(folder, base=base.shape if base else None, max_rank=model.max_rank, roots=model.roots)
+        roots = () if spot.adapter.startswith("tiny:") else model.roots
+        files = check(folder, base=base.shape if base else None, max_rank=model.max_rank, roots=roots)
     except AdapterError as error:
         return replace(spot, trouble=error.message)
     return replace(spot, rank=files.rank, modules=files.modules, octets=files.bytes, exact=True)
