@@ -126,8 +126,14 @@ def test_cold_seconds_grow_with_the_distance(tmp_path):
 
 
 def test_a_rank_that_nobody_needs_is_told_with_its_price(tmp_path):
-    (told,) = [text for text in planned(tmp_path, roles=ROLES).warnings if "max_rank" in text]
+    found = planned(tmp_path, roles=ROLES, model={"engine": "vllm"})
+    (told,) = [text for text in found.warnings if "max_rank" in text]
     assert "64, but no adapter has more than 8: 8 would spare" in told
+
+
+def test_an_engine_in_process_reserves_nothing(tmp_path):
+    found = planned(tmp_path, roles=ROLES, model={"slots": 2})
+    assert (found.reserves, found.gpus[0].slots) == (False, 2 * 122_048)
 
 
 def test_an_adapter_that_is_not_there_is_a_mistake(tmp_path):

@@ -107,8 +107,12 @@ def _summary(found: Forecast) -> str:
     base = found.base
     if base is None:
         return "its shapes are not at hand"
-    slots = f"{found.slots} slots of rank {found.max_rank}, {found.slot / 1e6:,.1f} MB each"
-    experts = f" (with experts {found.experts_slot / 1e9:,.1f} GB)" if found.experts_slot else ""
+    slots = f"{found.slots} adapters at once, of their own size: nothing is reserved"
+    if found.reserves:
+        slots = f"{found.slots} slots of rank {found.max_rank}, {found.slot / 1e6:,.1f} MB each, reserved at the start"
+    experts = (
+        f" (with experts {found.experts_slot / 1e9:,.1f} GB)" if found.reserves and found.experts_slot else ""
+    )
     return (
         f"{base.parameters / 1e9:.2f} billion parameters, {_bytes(base.octets)} · KV cache "
         f"{base.per_token() / 1024:.0f} KiB per token\n{slots}{experts}"

@@ -23,6 +23,8 @@ _MISSING: Mapping[Tier, tuple[Step, ...]] = {
     "disk": ("copy", "load"),
     "remote": ("download", "copy", "load"),
 }
+_RESERVING = {"vllm", "sglang", "double"}
+"""Engines that reserve slots of the highest rank at the start; others take what is loaded."""
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MEMORY_FILES = Path("/dev/shm")  # noqa: S108 - only looked at, to learn its size
 
@@ -60,7 +62,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Everything `agentflow plan` says. It fits where `mistakes` is empty."""
+    """Everything `agentflow plan` says. It fits where `mistakes` is empty.
+
+    `reserves`: the engine takes all slots at the start, `slot` bytes each; else adapters take their own size.
+    """
 
     base: BaseModel | None
     base_name: str
@@ -68,6 +73,7 @@ class Forecast:
     gpus: tuple[OnGpus, ...]
     slots: int
     max_rank: int
+    reserves: bool
     slot: int
     experts_slot: int
     spots: tuple[Spot, ...]
@@ -97,7 +103,8 @@ def forecast(place: Place, machine: Machine, profile: Profile | None = None) -> 
     spots = _of_profile(profile, base) if profile else _of_roles(place, base)
     modules = tuple(sorted({one for spot in spots for one in spot.modules})) or _ATTENTION
     max_rank = smallest_rank([one.rank for one in spots]) if profile else settings.model.max_rank
-    reckoned = _Reckoning(settings, base, spots, max_rank, _ram(place, found), machine)
+    reserves = profile is not None or settings.model.engine in _RESERVING
+    reckoned = _Reckoning(settings, base, spots, max_rank, reserves, _ram(place, found), machine)
     return Forecast(
         base=base,
         base_name=name,
@@ -105,6 +112,7 @@ def forecast(place: Place, machine: Machine, profile: Profile | None = None) -> 
         gpus=reckoned.gpus(modules),
         slots=settings.model.slots,
         max_rank=max_rank,
+        reserves=reserves,
         slot=base.slot(max_rank, modules) if base else 0,
         experts_slot=base.slot(max_rank, base.leaves(), experts=True) if base and base.shape.experts else 0,
         spots=spots,
@@ -227,11 +235,12 @@ class _Reckoning:
     base: BaseModel | None
     spots: Sequence[Spot]
     max_rank: int
+    reserves: bool
     ram: int | ConfigError
     machine: Machine
 
     def gpus(self, modules: Sequence[str]) -> tuple[OnGpus, ...]:
-        base, slots = self.base, self.settings.model.slots
+        base = self.base
         if base is None:
             return ()
         return tuple(
@@ -239,11 +248,18 @@ class _Reckoning:
                 base,
                 gpus=count,
                 memory=self.machine.memory,
-                slots=slots * base.slot(self.max_rank, modules, gpus=count),
+                slots=self._slots(base, modules, count),
                 context=min(self.machine.context, base.context),
             )
             for count in range(1, self.machine.most + 1)
         )
+
+    def _slots(self, base: BaseModel, modules: Sequence[str], gpus: int) -> int:
+        """Bytes per GPU of what adapters take: all slots where they are reserved, else the largest adapters."""
+        slots = self.settings.model.slots
+        if self.reserves:
+            return slots * base.slot(self.max_rank, modules, gpus=gpus)
+        return sum(sorted((one.octets for one in self.spots), reverse=True)[:slots])
 
     def levels(self) -> tuple[Level, ...]:
         model = self.settings.model
@@ -301,7 +317,9 @@ class _Reckoning:
     def _rank_warning(self) -> Iterator[str]:
         exact = [one.rank for one in self.spots if one.exact]
         enough = smallest_rank(exact)
-        if self.base is None or not exact or len(exact) < len(self.spots) or enough >= self.max_rank:
+        if not self.reserves or self.base is None or not exact or len(exact) < len(self.spots):
+            return
+        if enough >= self.max_rank:
             return
         modules = {module for one in self.spots for module in one.modules}
         slots = self.settings.model.slots
