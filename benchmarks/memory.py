@@ -25,10 +25,10 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from agentflow.records.indexes import build
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memories import Archive
 from agentflow.records.migrate import migrate
-from agentflow.records.partitions import set_apart
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval.terms import term
 
@@ -169,8 +169,8 @@ async def report(world: World, items: int, queries: int) -> None:
     print(f"{items} items in one collection, loaded with words and vectors at {rate:.0f} items/s")
     place = await world.scopes.find(MINE.tenant, MINE.collection, MINE.user)
     if items >= 20_000:
-        built = await timed(lambda: set_apart(world.connections, place.collection_id, DIM))
-        print(f"own partition with HNSW built in {built / 1000:.1f} s")
+        built = await timed(lambda: build(world.connections, place.collection_id, DIM))
+        print(f"vector index (HNSW) built in {built / 1000:.1f} s")
         world.scopes.known.clear()
     await relate(world, place)
     async with world.connections.background() as connection:

@@ -7,15 +7,16 @@ from uuid import UUID
 import numpy as np
 import psycopg
 import pytest
+from numpy.typing import NDArray
 
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.indexes import VectorIndexes, build
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memories import Archive
 from agentflow.records.outbox import Outbox
-from agentflow.records.partitions import set_apart
 from agentflow.records.scopes import Scopes
 from agentflow.settings import Collection
 
@@ -146,8 +147,8 @@ async def test_a_hidden_or_expired_memory_is_not_found(connections: Connections,
     assert await found(connections, scopes, "dog") == ["a dog"]
 
 
-async def test_a_collection_set_apart_answers_as_before_and_takes_new_memories(
-    connections: Connections, scopes: Scopes
+async def test_a_collection_with_an_index_answers_as_before_and_takes_new_memories(
+    connections: Connections, scopes: Scopes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, vectors = (
         Archive(connections, scopes),
@@ -159,9 +160,9 @@ async def test_a_collection_set_apart_answers_as_before_and_takes_new_memories(
     await archive.add(MINE, await archive.session(), 0, items)
     before = await PostgresMemory(connections, scopes).search(MINE, "7", vectors[3], 5)
     place = await scopes.find(0, "conversations", "default")
-    assert [await set_apart(connections, place.collection_id, 2) for _ in range(2)] == [True, False]
+    assert [await build(connections, place.collection_id, 2) for _ in range(2)] == [True, False]
     scopes.known.clear()
-    assert (await scopes.find(0, "conversations", "default")).apart
+    monkeypatch.setattr("agentflow.memory.postgres.LARGE", 1)
     assert await PostgresMemory(connections, scopes).search(MINE, "7", vectors[3], 5) == before
     await said(connections, scopes, "a new dog")
     assert await found(connections, scopes, "dog") == ["a new dog"]
@@ -169,14 +170,56 @@ async def test_a_collection_set_apart_answers_as_before_and_takes_new_memories(
     assert_exact(counts)
 
 
-async def test_a_vector_of_another_size_does_not_enter_a_collection_set_apart(
+async def crowd(connections: Connections, scopes: Scopes) -> NDArray[np.float32]:
+    """One user with 1,200 memories and one with 40, whose vectors lie among them; returns the few."""
+    random, archive = np.random.default_rng(2), Archive(connections, scopes)
+    vectors = random.normal(size=(1240, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for user, mine in (("many", range(1200)), ("few", range(1200, 1240))):
+        items = [(UUID(int=n), NewMemory("conversations", n * 9, "Ann", f"{n}", vectors[n])) for n in mine]
+        await archive.add(Scope(0, "conversations", user), await archive.session(), 0, items)
+    place = await scopes.find(0, "conversations", "few")
+    await VectorIndexes(connections, scopes.indexed).grow(large=1000)
+    assert scopes.indexed == {place.collection_id}
+    return vectors[1200:]
+
+
+@pytest.mark.parametrize("large", [100, 1], ids=["searched exactly", "searched by the index"])
+async def test_a_user_with_few_memories_among_many_finds_all_of_the_nearest(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    scopes = Scopes(connections, {}, "test", 16)
+    vectors = await crowd(connections, scopes)
+    monkeypatch.setattr("agentflow.memory.postgres.LARGE", large)
+    home, shares = PostgresMemory(connections, scopes), []
+    for asked in vectors[:10]:
+        nearest = {str(1200 + n) for n in np.argsort(-vectors @ asked)[:10]}
+        found = await home.search(Scope(0, "conversations", "few"), "?", asked, 10)
+        shares.append(len(nearest & {one["content"] for one in found}) / 10)
+    assert np.mean(shares) >= 0.95
+
+
+async def test_an_index_that_was_not_finished_is_built_again(
     connections: Connections, scopes: Scopes
 ) -> None:
     place = await scopes.find(0, "conversations", "default")
-    await set_apart(connections, place.collection_id, 2)
+    assert await build(connections, place.collection_id, 2)
+    async with connections.maintenance() as owner:
+        await owner.execute(
+            "update pg_index set indisvalid = false where indexrelid = 'memory_c1_hnsw'::regclass"
+        )
+    assert await build(connections, place.collection_id, 2)
+    assert not await build(connections, place.collection_id, 2)
+
+
+async def test_a_vector_of_another_size_does_not_enter_an_index(
+    connections: Connections, scopes: Scopes
+) -> None:
+    place = await scopes.find(0, "conversations", "default")
+    await build(connections, place.collection_id, 2)
     archive = Archive(connections, scopes)
     item = NewMemory("conversations", 0, "Ann", "three", np.float32([1, 0, 0]))
-    with pytest.raises(psycopg.errors.CheckViolation, match="memory_c1_dim"):
+    with pytest.raises(psycopg.errors.DataException, match="expected 2 dimensions, not 3"):
         await archive.add(MINE, 1, 0, [(UUID(int=1), item)])
 
 

@@ -11,10 +11,10 @@ from agentflow.errors import SchemaMismatch
 from agentflow.protocols import NewMemory, Outcome, Owner, Request
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.indexes import build
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.migrate import migrate
 from agentflow.records.ownership import APP, BACKGROUND
-from agentflow.records.partitions import set_apart
 from agentflow.records.scopes import Scopes
 from agentflow.settings import Collection
 
@@ -61,13 +61,11 @@ def test_every_table_has_forced_row_level_security(database: str) -> None:
     assert len(found) >= 16
 
 
-async def test_a_partition_is_protected_too(connections: Connections, database: str) -> None:
+async def test_a_partition_is_protected_too(connections: Connections) -> None:
     await remembered(connections, ANN)
-    await set_apart(connections, 1, 2)
-    test_every_table_has_forced_row_level_security(database)
     async with connections.use(ANN) as connection:
         with pytest.raises(InsufficientPrivilege):
-            await connection.execute("select from memory_c1")
+            await connection.execute("select from memory_default")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +182,7 @@ async def test_an_owner_who_may_not_make_roles_is_told_what_to_ask_for(
     assert len(await rows(connections, ANN, "select from thread")) == 1
     async with connections.maintenance() as owner:
         assert await (await owner.execute("select from thread")).fetchall() == []
-    assert await set_apart(connections, 1, 2)
+    assert await build(connections, 1, 2)
     assert len(await rows(connections, ANN, "select from memory")) == 1
     await connections.close()
 

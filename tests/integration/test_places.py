@@ -15,8 +15,8 @@ from agentflow.memory.faiss import FaissHome
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Scope, VectorHome
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.indexes import build
 from agentflow.records.memories import Archive
-from agentflow.records.partitions import set_apart
 from agentflow.records.places import Places
 from agentflow.records.scopes import Scopes
 from agentflow.records.vectors import Spot, VectorRecord
@@ -209,15 +209,13 @@ async def test_a_proof_counts_and_mends(connections: Connections, scopes: Scopes
     assert (status.items, status.digest, status.waiting) == (6, whole.digest.hex(), 0)
 
 
-async def test_setting_a_collection_apart_tells_places_nothing(
-    connections: Connections, scopes: Scopes
-) -> None:
+async def test_an_index_tells_places_nothing(connections: Connections, scopes: Scopes) -> None:
     home = FakeVectors()
     ids = await stored(connections, scopes, 3)
     told = places(connections, home)
     await told.settle()
     home.told.clear()
-    await set_apart(connections, (await spot(connections)).collection, 2)
+    await build(connections, (await spot(connections)).collection, 2)
     await told.settle()
     assert (held(home), home.told) == (ids, [])
 

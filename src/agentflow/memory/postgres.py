@@ -7,7 +7,7 @@ retrieval.fusion orders them.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -31,17 +31,20 @@ RELATED = Weights().related
 # Literals, not parameters: the planner then knows the partition and the width of both arms.
 HEAD = f"""
 with st as materialized (
-  select n_docs::float8 as n, sum_len::float8 / greatest(n_docs, 1) as mean, langs
+  select n_docs::float8 as n, sum_len::float8 / greatest(n_docs, 1) as mean, langs,
+         {K1 * B}::float8 * greatest(n_docs, 1) / greatest(sum_len, 1) as per_term {{settings}}
   from scope where id = %(scope)s::int),
 own as materialized (
   select distinct a.term from st, unnest(%(terms)s::int[], %(languages)s::text[]) a(term, lang)
   where a.lang = any(st.langs)),
 asked as materialized (
-  select w.term, a.origin, a.share, ln(1 + (st.n - w.df + .5) / (w.df + .5)) as idf,
+  select w.term, a.origin, a.share, w.idf,
+         w.idf * a.share * case when a.share = 1 then 1::float8 else {RELATED} end as worth,
          row_number() over kind as place, sum(w.df) over kind as cost
   from st, (select term, term as origin, 1::float4 as share from own
             union all {{related}}) a
-       join term_stat w on w.scope_id = %(scope)s::int and w.term = a.term and w.df > 0
+       cross join lateral (select term, df, ln(1 + (st.n - df + .5) / (df + .5)) as idf from term_stat
+                           where scope_id = %(scope)s::int and term = a.term and df > 0) w
   window kind as (partition by a.share = 1 order by w.df, w.term, a.origin)),
 words as materialized (
   select p.item_id as id
@@ -49,17 +52,16 @@ words as materialized (
   where a.cost <= case when a.share = 1 then {{own_postings}} else {{near_postings}} end
      or a.place = 1 and a.share = 1
   group by p.item_id
-  order by sum(a.share * case when a.share = 1 then 1 else {RELATED} end
-               * a.idf * p.tf * {K1 + 1} / (p.tf + {K1} * ({1 - B} + {B} * p.dl / st.mean))) desc, p.item_id
+  order by sum(a.worth * p.tf / (p.tf + {K1 * (1 - B)}::float8 + st.per_term * p.dl)) desc, p.item_id
   limit {{width}}),
 seeds as materialized (
   select m.session_id, m.seq from words join memory m on m.collection_id = {{collection}} and m.id = words.id
   {{meaning}}),
 pool as (
   select m.*, {{cosine}}::float4 as cosine
-  from (select distinct session_id, seq + beside as seq from seeds, generate_series(-2, 2) beside) s
-       join memory m on m.collection_id = {{collection}} and m.scope_id = %(scope)s::int
-       and m.session_id = s.session_id and m.seq = s.seq
+  from seeds s cross join lateral (
+    select * from memory m where m.collection_id = {{collection}} and m.scope_id = %(scope)s::int
+      and m.session_id = s.session_id and m.seq between s.seq - 2 and s.seq + 2 offset 0) m
   where not m.hidden and (m.expires_at is null or m.expires_at > now()) and m.trust = any(%(trusts)s::int2[]))
 """  # noqa: S608 - constants, and row ids of ours
 HINTS = """
@@ -71,7 +73,7 @@ HINTS = """
 MEANING = """
   union (select session_id, seq from memory
          where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
-         order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit {width})
+         order by (embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})) {exactly} limit {width})
 """
 NEAREST = """
   union (select session_id, seq from memory
@@ -105,15 +107,23 @@ TRUSTED = [1, 2, 3, 5]
 class Reach:
     """How far a search looks: hits per arm, words near each of the question's, and the postings it reads of the
     question's own words, rarest first (at least one word's), and of those near them.
+
+    `exactly` keeps the planner from an index over the whole collection; `settings` are for the index.
     """
 
     width: int = 50
     near: int = 8
     own_postings: int = 2000
     near_postings: int = 500
+    exactly: str = "+ 0"
+    settings: str = ""
 
 
-EXACT, INDEXED = Reach(), Reach(width=25, near=4, own_postings=800, near_postings=150)
+EXACT = Reach()
+INDEXED = Reach(width=25, near=4, own_postings=800, near_postings=150, exactly="")
+VAST = replace(INDEXED, settings=", set_config('hnsw.ef_search', '200', true)")
+LARGE, HUGE = 8_000, 300_000
+"""Items of a scope from which on the collection's index is asked, and from which on it must look wider."""
 
 
 class Row(NamedTuple):
@@ -164,6 +174,7 @@ class PostgresMemory:
     connections: Connections
     scopes: Scopes
     places: Places | None = None
+    sizes: dict[int, float] = field(default_factory=dict)
 
     async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
         """See MemoryHome.search."""
@@ -178,11 +189,19 @@ class PostgresMemory:
             "trusts": TRUSTED,
         }
         meaning = MEANING if parameters["nearest"] is None else NEAREST
-        statement = self._statement(place, meaning if vector is not None else "")
-        async with self.connections.use(scope.owner) as connection, connection.cursor(binary=True) as cursor:
+        reach = self._reach(place)
+        statement = self._statement(place, reach, meaning if vector is not None else "")
+        async with (
+            self.connections.use(scope.owner, fixed_plan=reach is not EXACT) as connection,
+            connection.cursor(binary=True) as cursor,
+        ):
             await cursor.execute(statement, parameters)
             row = await cursor.fetchone()
-        return _recollections(Reply(*row), asked, scope, k) if row and row[-1] is not None else []
+        reply = Reply(*row) if row else None
+        if reply is None or reply.texts is None:
+            return []
+        self.sizes[place.scope_id] = reply.documents
+        return _recollections(reply, asked, scope, k)
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""
@@ -217,10 +236,16 @@ class PostgresMemory:
         """The nearest items as the collection's own place knows them; None: they are searched here."""
         if self.places is None or vector is None:
             return None
-        return await self.places.nearest(scope.collection, place, vector, _reach(place).width)
+        return await self.places.nearest(scope.collection, place, vector, self._reach(place).width)
 
-    def _statement(self, place: Place, meaning: str) -> bytes:
-        reach = _reach(place)
+    def _reach(self, place: Place) -> Reach:
+        """A small scope is searched exactly and faster so; in an index its items would be few among many."""
+        size = self.sizes.get(place.scope_id, place.items)
+        if place.collection_id not in self.scopes.indexed or size < LARGE:
+            return EXACT
+        return INDEXED if size < HUGE else VAST
+
+    def _statement(self, place: Place, reach: Reach, meaning: str) -> bytes:
         literals = {"collection": place.collection_id, "dim": self.scopes.dim, **asdict(reach)}
         head = HEAD.format(
             **literals,
@@ -228,17 +253,16 @@ class PostgresMemory:
             meaning=meaning.format(**literals),
             cosine=COSINE.format(**literals) if meaning else "null",
         )
+        if reach is not EXACT:  # few scopes are large, and the planner must know which one it is
+            head = head.replace("%(scope)s", str(place.scope_id))
         return (head + TAIL).encode()
-
-
-def _reach(place: Place) -> Reach:
-    return INDEXED if place.apart else EXACT
 
 
 def _recollections(reply: Reply, asked: Question, scope: Scope, k: int) -> list[Recollection]:
     rows = np.frombuffer(reply.rows or b"", ROW)
-    best = ranked(_pool(reply, rows, asked), k)
-    places = [one.row for one in best]
+    once = np.unique(rows["id"], return_index=True)[1]  # a row between two hits comes with both
+    best = ranked(_pool(reply, rows, once, asked), k)
+    places = [int(once[one.row]) for one in best]
     ends = np.cumsum(rows["speaker"] + rows["content"])[places].tolist()
     words = asked.under(asked.languages)
     shown = [asked.words[words[term]] for term, share in _terms(reply) if share == 1]
@@ -252,13 +276,14 @@ def _terms(reply: Reply) -> list[tuple[int, float]]:
     return list(zip(reply.terms or [], reply.shares or [], strict=True))
 
 
-def _pool(reply: Reply, rows: NDArray[np.void], asked: Question) -> Pool:
+def _pool(reply: Reply, rows: NDArray[np.void], once: NDArray[np.int64], asked: Question) -> Pool:
     terms = np.array(reply.terms or [], np.int64)
     shares = np.array(reply.shares or [], np.float64)
     weights = np.array(reply.weights or [], np.float64)
     own, near = shares == 1, shares < 1
     distinct, column = np.unique(terms, return_inverse=True)
-    found = counts(reply.bags or b"", rows["bag"], distinct.tolist())
+    found = counts(reply.bags or b"", rows["bag"], distinct.tolist())[once]
+    rows = rows[once]
     known = set(terms[own].tolist())
     met = {place for term, place in zip(asked.terms, asked.places, strict=True) if term in known}
     unmet = len(asked.own - met) * float(idf(reply.documents, np.zeros(1))[0])

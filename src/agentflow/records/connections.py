@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from agentflow.errors import DatabaseDown
 from agentflow.protocols import Owner, Vectors
-from agentflow.records.ownership import APP, BACKGROUND, OWNED
+from agentflow.records.ownership import APP, BACKGROUND, OWNED, OWNED_FIXED
 
 
 class Connection(psycopg.AsyncConnection[TupleRow]):
@@ -22,6 +22,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
 
     seen: float = 0.0
     owner: tuple[str, str] | None = None
+    owned: str = OWNED
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -49,11 +50,11 @@ class OwnedCursor(psycopg.AsyncCursor[Any]):
         if connection.owner is None:
             await send(*statement, **options)
         elif connection.pgconn.pipeline_status != PipelineStatus.OFF:
-            await connection.naming.execute(OWNED, connection.owner)
+            await connection.naming.execute(connection.owned, connection.owner)
             await send(*statement, **options)
         else:
             async with connection.pipeline():
-                await connection.naming.execute(OWNED, connection.owner)
+                await connection.naming.execute(connection.owned, connection.owner)
                 await send(*statement, **options)
 
 
@@ -81,15 +82,18 @@ class Connections:
     checkpoints: Pool
 
     @asynccontextmanager
-    async def use(self, owner: Owner) -> AsyncIterator[Connection]:
-        """A connection to the owner's rows, in autocommit; others' do not exist for it. Raises DatabaseDown."""
+    async def use(self, owner: Owner, *, fixed_plan: bool = False) -> AsyncIterator[Connection]:
+        """A connection to the owner's rows, in autocommit; others' do not exist for it. Raises DatabaseDown.
+
+        With `fixed_plan` a statement is planned once per connection, whatever its parameters are.
+        """
         with lost_is_down():
             async with self.data.connection() as connection:
-                connection.owner = _named(owner)
+                connection.owner, connection.owned = _named(owner), OWNED_FIXED if fixed_plan else OWNED
                 try:
                     yield connection
                 finally:
-                    connection.owner = None
+                    connection.owner, connection.owned = None, OWNED
 
     @asynccontextmanager
     async def use_checkpoints(self, owner: Owner) -> AsyncIterator[Connection]:

@@ -13,6 +13,8 @@ APP, BACKGROUND = "agentflow_app", "agentflow_background"
 ROLES = (APP, BACKGROUND)
 OWNED = "select set_config('agentflow.tenant', %s, true), set_config('agentflow.user', %s, true)"
 """Until the transaction's end; the user is "=name", or "*" for everybody of the tenant."""
+OWNED_FIXED = f"{OWNED}, set_config('plan_cache_mode', 'force_generic_plan', true)"
+"""The same for a statement that is planned once per connection: planning it costs more than it can gain."""
 
 FUNCTIONS = (
     """

@@ -12,33 +12,38 @@ COLLECTION = """
 insert into collection (tenant, name, backend, location, dim, embed_model)
 values (%(tenant)s, %(name)s, %(backend)s, %(location)s, %(dim)s, %(model)s)
 on conflict (tenant, name) do update set backend = excluded.backend, location = excluded.location
-returning id, dim, embed_model, to_regclass('agentflow.memory_c' || id) is not null
+returning id, dim, embed_model, exists (
+  select from pg_index where indexrelid = to_regclass('agentflow.memory_c' || id || '_hnsw') and indisvalid)
 """
 SCOPE = """
 insert into scope (tenant, collection_id, user_ref) values (%(tenant)s, %(collection)s, %(user)s)
 on conflict (collection_id, user_ref, role_name, thread_id) do update set tenant = excluded.tenant
-returning id
+returning id, n_docs
 """
 
 
 @dataclass(frozen=True)
 class Place:
-    """Row ids of a collection and of one scope in it; `apart`: the collection has a partition and an index."""
+    """Row ids of a collection and of one scope in it, and how many items the scope had when it was looked up."""
 
     collection_id: int
     scope_id: int
-    apart: bool = False
+    items: int = 0
 
 
 @dataclass(frozen=True)
 class Scopes:
-    """Finds places; `model` and `dim` are the embedder's, and a collection keeps to the one it began with."""
+    """Finds places; `model` and `dim` are the embedder's, and a collection keeps to the one it began with.
+
+    `indexed`: collections that have a vector index (records/indexes.py).
+    """
 
     connections: Connections
     collections: Mapping[str, Collection]
     model: str
     dim: int
     known: dict[tuple[int, str, str | None], Place] = field(default_factory=dict)
+    indexed: set[int] = field(default_factory=set)
 
     async def find(self, tenant: int, collection: str, user: str | None) -> Place:
         """Raises SchemaMismatch if the collection's vectors are another embedder's."""
@@ -50,7 +55,7 @@ class Scopes:
 
     def language(self, collection: str) -> str:
         """As the settings name it: a language, "auto" or "simple"."""
-        return self.collections.get(collection, Collection()).language
+        return self.collections[collection].language if collection in self.collections else "auto"
 
     async def _make(self, connection: Connection, tenant: int, collection: str, user: str | None) -> Place:
         settings = self.collections.get(collection, Collection())
@@ -66,7 +71,7 @@ class Scopes:
         row = await cursor.fetchone()
         if row is None:
             raise SchemaMismatch(f"The collection {collection} cannot be read.")
-        collection_id, dim, model, apart = row
+        collection_id, dim, model, has_index = row
         if (dim, model) != (self.dim, self.model):
             raise SchemaMismatch(
                 f"The collection {collection} holds vectors of {model} ({dim} dimensions), but the embedder is "
@@ -78,4 +83,6 @@ class Scopes:
             SCOPE, {"tenant": tenant, "collection": collection_id, "user": user}
         )
         found = await cursor.fetchone()
-        return Place(collection_id, found[0] if found else 0, apart)
+        if has_index:
+            self.indexed.add(collection_id)
+        return Place(collection_id, *found) if found else Place(collection_id, 0)

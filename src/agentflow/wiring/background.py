@@ -40,6 +40,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
         asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
+        asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
         asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),
         asyncio.create_task(_again(Rereading(services, place).look, every=1.0), name="file"),
     ]

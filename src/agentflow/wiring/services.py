@@ -23,6 +23,7 @@ from agentflow.records.conversations import Conversations
 from agentflow.records.feedback import Feedback
 from agentflow.records.figures import Figures
 from agentflow.records.forget import Forgetting
+from agentflow.records.indexes import VectorIndexes
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.places import Places
@@ -64,6 +65,7 @@ class Services:
     outbox: Outbox
     conversations: Conversations
     places: Places
+    indexes: VectorIndexes
     egress: Egress
     rights: Rights
     forgetting: Forgetting
@@ -172,6 +174,7 @@ async def _services(
         outbox=Outbox(connections, embedder),
         places=places,
         conversations=Conversations(connections),
+        indexes=VectorIndexes(connections, scopes.indexed, list(places.homes)),
         egress=egress,
         rights=Rights(connections, scopes),
         forgetting=Forgetting(connections),
