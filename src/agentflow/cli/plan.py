@@ -19,7 +19,8 @@ from agentflow.residency.profiles import names, profile
 from agentflow.settings import Settings, read_environment
 from agentflow.settings.values import octets
 from agentflow.wiring import Place
-from agentflow.wiring.forecast import Forecast, Level, Machine, Spot, forecast
+from agentflow.wiring.forecast import Forecast, Level, Machine, forecast
+from agentflow.wiring.spots import Spot
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 _EVERY_LINEAR = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})

@@ -1,54 +1,23 @@
 """What a configuration would take before anything is started: the arithmetic behind `agentflow plan`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from agentflow.adapters import check
-from agentflow.errors import AdapterError, ConfigError
+from agentflow.errors import ConfigError
 from agentflow.residency.footprint import BaseModel, OnGpus, on_gpus, smallest_rank
-from agentflow.residency.pace import Pace, Step, eta
 from agentflow.residency.plan import Budgets, Move, Standing, Tier, Want, moves
 from agentflow.residency.profiles import Profile, known
-from agentflow.residency.roster import located
-from agentflow.settings import Role, Settings
-from agentflow.settings.values import Location, Warm
+from agentflow.settings import Settings
+from agentflow.settings.values import Warm
 from agentflow.shelves.ram import capacity
 from agentflow.wiring.place import Place, base_folder
+from agentflow.wiring.spots import ATTENTION, Spot, of_profile, of_roles
 
-_MISSING: Mapping[Tier, tuple[Step, ...]] = {
-    "vram": (),
-    "ram": ("load",),
-    "disk": ("copy", "load"),
-    "remote": ("download", "copy", "load"),
-}
 _RESERVING = {"vllm", "sglang", "double"}
 """Engines that reserve slots of the highest rank at the start; others take what is loaded."""
-_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MEMORY_FILES = Path("/dev/shm")  # noqa: S108 - only looked at, to learn its size
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A role's adapter in numbers. `exact` False: its files are not at hand, so rank and bytes are supposed.
-
-    `cold` is how many seconds a turn waits that finds it where it rests.
-    """
-
-    role: str
-    adapter: str
-    rank: int
-    modules: tuple[str, ...]
-    octets: int
-    exact: bool
-    location: Tier
-    warm: str
-    pin: Tier | None
-    remote: bool
-    cold: float
-    budget: float
-    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,8 +69,8 @@ def forecast(place: Place, machine: Machine, profile: Profile | None = None) -> 
     settings = place.settings
     found = profile or known(settings.model.base)
     base, name = _base(place, found)
-    spots = _of_profile(profile, base) if profile else _of_roles(place, base)
-    modules = tuple(sorted({one for spot in spots for one in spot.modules})) or _ATTENTION
+    spots = of_profile(profile, base) if profile else of_roles(place, base)
+    modules = tuple(sorted({one for spot in spots for one in spot.modules})) or ATTENTION
     max_rank = smallest_rank([one.rank for one in spots]) if profile else settings.model.max_rank
     reserves = profile is not None or settings.model.engine in _RESERVING
     reckoned = _Reckoning(settings, base, spots, max_rank, reserves, _ram(place, found), machine)
@@ -148,85 +117,6 @@ def _ram(place: Place, profile: Profile | None) -> int | ConfigError:
         return capacity(ram.path or MEMORY_FILES, ram.max)
     except ConfigError as error:
         return error
-
-
-# --- adapters --------------------------------------------------------------------------------
-
-
-def _of_roles(place: Place, base: BaseModel | None) -> tuple[Spot, ...]:
-    return tuple(
-        _spot(place, name, role, role.lora_path, base)
-        for name, role in place.settings.roles.items()
-        if role.lora_path is not None
-    )
-
-
-def _spot(place: Place, name: str, role: Role, path: str, base: BaseModel | None) -> Spot:
-    model = place.settings.model
-    remote = "://" in path
-    spot = Spot(
-        role=name,
-        adapter=path,
-        rank=model.max_rank,
-        modules=_ATTENTION,
-        octets=base.adapter(model.max_rank, _ATTENTION) if base else 0,
-        exact=False,
-        location=_tier(role.location, remote=remote),
-        warm=role.warm.value,
-        pin=role.pin,
-        remote=remote,
-        cold=0.0,
-        budget=role.cold_budget_ms / 1e3,
-    )
-    if not remote:
-        spot = _measured(place, spot, base)
-    return _timed(spot)
-
-
-def _measured(place: Place, spot: Spot, base: BaseModel | None) -> Spot:
-    model = place.settings.model
-    try:
-        folder = located(spot.adapter, place.folder, field=f"roles.{spot.role}.lora_path")
-        roots = () if spot.adapter.startswith("tiny:") else model.roots
-        files = check(folder, base=base.shape if base else None, max_rank=model.max_rank, roots=roots)
-    except AdapterError as error:
-        return replace(spot, trouble=error.message)
-    return replace(spot, rank=files.rank, modules=files.modules, octets=files.bytes, exact=True)
-
-
-def _of_profile(profile: Profile, base: BaseModel | None) -> tuple[Spot, ...]:
-    return tuple(
-        _timed(
-            Spot(
-                role=one["role"],
-                adapter=f"{one['role']} of the profile",
-                rank=one["rank"],
-                modules=tuple(one["modules"]),
-                octets=base.adapter(one["rank"], one["modules"]) if base else 0,
-                exact=True,
-                location=one["location"],
-                warm="start" if one["location"] == "vram" else "predicted",
-                pin=None,
-                remote=False,
-                cold=0.0,
-                budget=1.5,
-            )
-        )
-        for one in profile.adapters
-    )
-
-
-def _timed(spot: Spot) -> Spot:
-    return replace(spot, cold=eta(Pace(), _MISSING[spot.location], spot.octets))
-
-
-def _tier(location: Location, *, remote: bool) -> Tier:
-    """A local folder rests on disk even where the file says remote."""
-    tier: Tier = location.value
-    return "disk" if tier == "remote" and not remote else tier
-
-
-# --- tiers -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
