@@ -1,0 +1,29 @@
+"""Cron lines: from when until when an adapter is kept warm. Pure; times are local to the server."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cronsim import CronSim
+
+
+@dataclass(frozen=True)
+class Duty:
+    """Cron lines of five fields. Without `until` the duty is a moment: loaded then, idle time decides the rest."""
+
+    at: str
+    until: str | None = None
+
+    def on(self, now: datetime, since: datetime) -> bool:
+        """Whether the adapter is to be warm now; `since` is when this was asked last, for duties of a moment."""
+        began = _last(self.at, now)
+        return began > (since if self.until is None else _last(self.until, now))
+
+    def next_change(self, now: datetime) -> datetime:
+        """When the duty begins or ends next."""
+        begins = next(CronSim(self.at, now))
+        return begins if self.until is None else min(begins, next(CronSim(self.until, now)))
+
+
+def _last(line: str, now: datetime) -> datetime:
+    """The last time at or before now."""
+    return next(CronSim(line, now + timedelta(seconds=1), reverse=True))
