@@ -145,6 +145,16 @@ class Generated(TypedDict):
     usage: Usage
 
 
+class Spoken(Generated):
+    """What generate returns: the answer, and by which adapter it was really given (None = base model).
+
+    It replaces what select foresaw: an adapter that was too cold, or one whose digest was not known before.
+    """
+
+    adapter: str | None
+    selection: Json
+
+
 class Remembered(TypedDict):
     """The turn is written: `status` is "done"."""
 

@@ -16,6 +16,7 @@ from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.scopes import Scopes
 from agentflow.residency.keeper import AdapterKeeper
+from agentflow.residency.plan import Budgets
 from agentflow.routing.intents import Intents
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
@@ -36,7 +37,7 @@ async def worker(connections: Connections) -> Worker:
     ledger = PostgresLedger(connections, scopes, worker="test")
     classifier = Intents(embedder, [], settings.router)
     await classifier.open()
-    keeper = AdapterKeeper(engine, {}, 1)
+    keeper = AdapterKeeper(engine, {}, Budgets(1))
     home = PostgresMemory(connections, scopes)
     needs = graphs.Needs(ledger, classifier, embedder, home, engine, keeper, [], settings, graphs.no_fault)
     return Worker(ledger, graphs.build(needs), lambda owner: TurnSaver(connections, owner), 30)

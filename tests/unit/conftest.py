@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentflow import graph as graphs
+from agentflow.fakes.adapter import fake_adapter
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.fakes.engine import FakeEngine
 from agentflow.fakes.ledger import FakeLedger
 from agentflow.residency.keeper import AdapterKeeper
-from agentflow.residency.roster import Adapter
+from agentflow.residency.plan import Budgets
+from agentflow.residency.roster import Residence
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import RoleExamples
 from agentflow.runs.worker import Worker
@@ -50,11 +51,8 @@ def world(settings: Settings) -> Callable[..., AbstractAsyncContextManager[World
     @asynccontextmanager
     async def opened(*, turn_seconds: float = 5.0, lease: float = 30.0, renewal: float = 10.0):
         ledger, engine, embedder = FakeLedger(lease=lease), FakeEngine(check_files=False), FakeEmbedder()
-        roster = {
-            name: Adapter(f"{name}@1", Path(name), at_start=False, pinned=False, unload_after=None)
-            for name in settings.roles
-        }
-        keeper = AdapterKeeper(engine, roster, slots=2)
+        roster = {name: fake_adapter(name, residence=Residence(unload_after=None)) for name in settings.roles}
+        keeper = AdapterKeeper(engine, roster, Budgets(2))
         roles = [RoleExamples(name, role.description) for name, role in settings.roles.items()]
         classifier = Intents(embedder, roles, settings.router)
         await classifier.open()

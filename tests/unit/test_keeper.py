@@ -1,30 +1,28 @@
 """The keeper: who is in, who waits, who leaves."""
 
 import asyncio
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.errors import InvalidAdapter
+from agentflow.fakes.adapter import fake_adapter
 from agentflow.fakes.engine import FakeEngine
 from agentflow.residency.keeper import AdapterKeeper
-from agentflow.residency.plan import Resident, idle, victim
-from agentflow.residency.roster import Adapter
+from agentflow.residency.plan import Budgets, Resident, idle, victim
+from agentflow.residency.roster import Residence
 
 ROLES = ("philosopher", "coder", "artist")
 
 
-def adapter(role: str, *, pinned: bool = False, unload_after: float | None = 10.0) -> Adapter:
-    return Adapter(
-        f"{role}@1", Path("/adapters") / role, at_start=False, pinned=pinned, unload_after=unload_after
-    )
-
-
-def keeper(slots: int, *, pinned: tuple[str, ...] = (), **engine: object) -> AdapterKeeper:
-    roster = {role: adapter(role, pinned=role in pinned) for role in ROLES}
-    return AdapterKeeper(FakeEngine(check_files=False, **engine), {**roster, "plain": None}, slots)
+def keeper(
+    slots: int, *, residence: Residence | None = None, roles: Sequence[str] = ROLES, **engine: object
+) -> AdapterKeeper:
+    roster = {role: fake_adapter(role, residence=residence or Residence(rest="disk")) for role in roles}
+    made = FakeEngine(check_files=False, **engine)
+    return AdapterKeeper(made, {**roster, "plain": None}, Budgets(slots, 0))
 
 
 def calls(kept: AdapterKeeper) -> list[tuple[str, str | None]]:
@@ -106,23 +104,24 @@ async def test_a_cancelled_waiter_leaves_the_load_to_the_others() -> None:
     first.cancel()
     async with kept.hold("coder"):
         assert calls(kept) == [("load", "coder@1")]
-    assert kept.places["coder@1"].holds == 0
+    assert [place.holds for place in kept.places()] == [0, 0, 0]
 
 
 async def test_what_is_idle_for_its_time_is_unloaded() -> None:
     now = [0.0]
-    kept = keeper(3, pinned=("artist",))
+    kept = keeper(3, residence=Residence(rest="disk", unload_after=10.0))
     kept.clock = lambda: now[0]
+    await kept.pin("artist", "vram")
     for role in ("coder", "artist"):
         async with kept.hold(role):
             pass
     now[0] = 10.0
     await kept.sweep()
-    assert calls(kept)[2:] == [("unload", "coder@1")]
+    assert [call for call in calls(kept) if call[0] == "unload"] == [("unload", "coder@1")]
 
 
 async def test_a_bad_adapter_is_told_when_it_is_wanted() -> None:
-    kept = AdapterKeeper(FakeEngine(), {"coder": InvalidAdapter("rank 128 is over 64")}, 1)
+    kept = AdapterKeeper(FakeEngine(), {"coder": InvalidAdapter("rank 128 is over 64")}, Budgets(1))
     kept.warm("coder")
     with pytest.raises(InvalidAdapter, match="rank 128"):
         async with kept.hold("coder"):

@@ -26,7 +26,7 @@ async def ready(request: Request) -> JSONResponse:
     """
     services: Services = request.app.state.services
     checks = {"database": await _database(services), "engine": await _engine(services)}
-    broken = {role: str(one) for role, one in services.roster.items() if isinstance(one, AdapterError)}
+    broken = {role: str(one) for role, one in services.keeper.roster.items() if isinstance(one, AdapterError)}
     ok = all(check["ok"] for check in checks.values())
     body = {"ready": ok, **checks, "unusable_roles": broken}
     return JSONResponse(body, 200 if ok else 503)

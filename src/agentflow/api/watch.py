@@ -66,7 +66,7 @@ async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
     services.metrics.take(await services.figures.now())
     tiers: dict[tuple[str, ...], float] = {}
-    for role, adapter in services.roster.items():
+    for role, adapter in services.keeper.roster.items():
         where = services.keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"
         tiers[(where,)] = tiers.get((where,), 0) + 1
     services.metrics.take({"adapters": tiers})

@@ -1,15 +1,17 @@
 """Generate: the base model speaks with the role's adapter."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 from langgraph.types import StreamWriter
 
 from agentflow.brief import brief
-from agentflow.errors import GenerationFailed
+from agentflow.errors import ColdAdapter, GenerationFailed
 from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Said, Scope
 from agentflow.settings.schema import Role
-from agentflow.turn import Generated, Recollection, Turn
+from agentflow.turn import Json, Recollection, Spoken, Turn
 
 
 async def generate(
@@ -21,7 +23,7 @@ async def generate(
     ledger: Ledger,
     home: MemoryHome,
     roles: Mapping[str, Role],
-) -> Generated:
+) -> Spoken:
     """Hold the adapter, stream the answer as `token` events.
 
     Raises AdapterError, EngineDown, EngineTimeout or GenerationFailed.
@@ -29,7 +31,13 @@ async def generate(
     question = turn["selection"]["question"]
     if question:
         writer({"event": "token", "text": question})
-        return {"answer": question, "finish": "stop", "usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+        return {
+            "answer": question,
+            "finish": "stop",
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0},
+            "adapter": turn["adapter"],
+            "selection": turn["selection"],
+        }
     context = turn.get("context") or await ledger.context(turn["run_id"], tenant=turn["tenant"], messages=10)
     memories = await _memories(turn, home, roles)
     role = roles[turn["role"]] if turn["role"] else Role()
@@ -43,8 +51,8 @@ async def generate(
     )
     said = Said()
     async with (
-        _held(keeper, turn["role"]) as adapter,
-        aclosing(engine.generate(prompt, adapter=adapter)) as pieces,
+        _held(keeper, turn) as voice,
+        aclosing(engine.generate(prompt, adapter=voice.adapter)) as pieces,
     ):
         async for piece in pieces:
             said.hear(piece)
@@ -59,6 +67,8 @@ async def generate(
         "finish": said.finish,
         "usage": said.usage,
         "tool_calls": said.calls(),
+        "adapter": voice.adapter,
+        "selection": voice.selection,
     }
 
 
@@ -72,5 +82,36 @@ async def _memories(turn: Turn, home: MemoryHome, roles: Mapping[str, Role]) -> 
     return [one for scope in scopes for one in await home.fetch(scope, turn["memory_ids"])]
 
 
-def _held(keeper: Keeper, role: str | None) -> AbstractAsyncContextManager[str | None]:
-    return nullcontext(None) if role is None else keeper.hold(role)
+@dataclass(frozen=True)
+class _Voice:
+    """By which adapter the answer is given, and the selection that says so."""
+
+    adapter: str | None
+    selection: Json
+
+
+@asynccontextmanager
+async def _held(keeper: Keeper, turn: Turn) -> AsyncIterator[_Voice]:
+    """The adapter that select chose, or what the role wants instead if it is not ready in time.
+
+    A fallback here lends its adapter only: what was recalled and how the role speaks stays as it is.
+    """
+    role, selection = turn["role"], turn["selection"]
+    cold = selection.get("cold") or {}
+    if role is None or (cold.get("do") == "base" and cold.get("role") == role):
+        yield _Voice(None, selection)
+        return
+    async with AsyncExitStack() as stack:
+        began = time.monotonic()
+        try:
+            adapter = await stack.enter_async_context(keeper.hold(role, name=turn["adapter"]))
+        except ColdAdapter:
+            outlook = keeper.outlook(role, waited=time.monotonic() - began)
+            told = {"role": role, "do": outlook.do, "eta": outlook.eta, "budget": outlook.budget}
+            selection = {**selection, "cold": {**told, "overrun": True}}
+            if outlook.do not in ("base", "fallback"):
+                raise
+            adapter = None
+            if outlook.role is not None:
+                adapter = await stack.enter_async_context(keeper.hold(outlook.role))
+        yield _Voice(adapter, selection)

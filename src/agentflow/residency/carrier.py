@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,14 @@ class Copies(Protocol):
     def strays(self, known: Collection[str]) -> list[str]: ...
 
 
+@dataclass(frozen=True)
+class Shelves:
+    """Where files rest; a tier that is None is left out."""
+
+    cache: Cache | None = None
+    copies: Copies | None = None
+
+
 class Carrier:
     """Moves adapters. The engine is asked one thing at a time: loads stall what it is doing.
 
@@ -45,10 +54,10 @@ class Carrier:
     to keep what rests in RAM.
     """
 
-    def __init__(self, engine: Engine, cache: Cache | None, copies: Copies | None) -> None:
+    def __init__(self, engine: Engine, shelves: Shelves) -> None:
         self.engine = engine
-        self.cache = cache
-        self.copies = copies
+        self.cache = shelves.cache
+        self.copies = shelves.copies
         self.turn = asyncio.Lock()
 
     async def bring(self, place: Place, tier: Tier) -> None:

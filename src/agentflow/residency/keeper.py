@@ -14,10 +14,19 @@ from itertools import count
 
 import structlog
 
-from agentflow.errors import AdapterError, AgentflowError, ColdAdapter, Conflict, EngineError, NoRoom, UnknownRole
-from agentflow.protocols import Engine
-from agentflow.residency import plan
-from agentflow.residency.carrier import Cache, Carrier, Copies
+from agentflow.adapters import AdapterFiles
+from agentflow.errors import (
+    AdapterError,
+    AgentflowError,
+    ColdAdapter,
+    Conflict,
+    EngineError,
+    NoRoom,
+    UnknownRole,
+)
+from agentflow.protocols import Engine, Outlook
+from agentflow.residency import cold, plan
+from agentflow.residency.carrier import Carrier, Shelves
 from agentflow.residency.pace import Pace
 from agentflow.residency.places import STEPS, UPWARDS, Place, Wish
 from agentflow.residency.plan import Budgets, Reason, Tier, Want, Why
@@ -28,6 +37,8 @@ from agentflow.residency.worth import AgedWorth
 log = structlog.get_logger(__name__)
 LEASE = 10.0
 """Seconds that a warm-up of a turn protects its adapter beyond the expected load, until the turn holds it."""
+GIVES_WAY = 1.0
+"""Seconds after which an adapter that is ready for a turn which has not come gives way to turns that wait."""
 GUESS = 60.0
 """Seconds after which a guess that could not be followed is dropped."""
 KEPT = 900.0
@@ -48,7 +59,7 @@ def local_time() -> datetime:
 class AdapterKeeper:
     """Keeps adapters in their tiers within `budgets`.
 
-    `cache` fetches adapters from far away, `copies` keeps them in memory; without either that tier is left out.
+    `shelves` fetch adapters from far away and keep copies in memory. `vram_octets` limits VRAM besides its slots.
     `clock` counts seconds, `calendar` tells the local time for schedules. `troubled` is set when an engine has
     failed a turn: reconcile soon.
     """
@@ -59,8 +70,8 @@ class AdapterKeeper:
         roster: Roster,
         budgets: Budgets,
         *,
-        cache: Cache | None = None,
-        copies: Copies | None = None,
+        vram_octets: int | None = None,
+        shelves: Shelves | None = None,
         clock: Callable[[], float] = time.monotonic,
         calendar: Callable[[], datetime] = local_time,
     ) -> None:
@@ -71,12 +82,14 @@ class AdapterKeeper:
         self.pace = Pace()
         self.troubled = asyncio.Event()
         self.engine_fault: str | None = None
-        self._carrier = Carrier(engine, cache, copies)
-        self._cache = cache
+        shelves = shelves or Shelves()
+        self._carrier = Carrier(engine, shelves)
+        self._cache = shelves.cache
+        self._vram_octets = vram_octets
         self._calendar = calendar
         self._worth = AgedWorth()
         self._serial = count(1)
-        self._roster: Roster = {}
+        self.roster: Roster = {}
         self._places: dict[str, Place] = {}
         self._by_role: dict[str, Place] = {}
         self._coming: dict[str, Place] = {}
@@ -129,10 +142,26 @@ class AdapterKeeper:
         others = (one for one in self._places.values() if one is not place and "vram" in one.moving)
         return own + sum(self._left(one, "vram") for one in others)
 
+    def outlook(self, role: str, *, waited: float = 0.0) -> Outlook:
+        """See Keeper.outlook."""
+        place = self._by_role.get(role)
+        if place is None:
+            return Outlook("base")
+        policy, eta = place.adapter.residence.cold, self.eta(role)
+        other = self._by_role.get(policy.fallback or "")
+        ready = policy.fallback in self.roster and (other is None or other.speaks)
+        verdict = (
+            cold.overrun(policy, eta, waited, fallback_ready=ready)
+            if waited
+            else cold.decide(policy, eta, fallback_ready=ready)
+        )
+        found = Outlook(place.tier, round(eta, 3), policy.budget, verdict.do, verdict.role)
+        if found.is_cold or waited:
+            self.tally.cold[role, found.do] += 1
+        return found
+
     @asynccontextmanager
-    async def hold(
-        self, role: str, *, name: str | None = None, patience: float | None = None
-    ) -> AsyncIterator[str | None]:
+    async def hold(self, role: str, *, name: str | None = None) -> AsyncIterator[str | None]:
         """See Keeper.hold. Counted first, so that nothing can be given away between arrival and use."""
         place = self._known(role, name)
         if place is None:
@@ -140,7 +169,7 @@ class AdapterKeeper:
             return
         place.holds += 1
         try:
-            await self._arrived(place, patience)
+            await self._arrived(place)
             place.wishes.pop("demand", None)
             yield place.name
         except EngineError:
@@ -181,7 +210,9 @@ class AdapterKeeper:
                 while place.holds or place.moving:
                     await place.news.wait()
         if place.holds or place.moving:
-            raise Conflict(f"{role} is in use by {place.holds} turns; ask again.", field="role", retry_after=5)
+            raise Conflict(
+                f"{role} is in use by {place.holds} turns; ask again.", field="role", retry_after=5
+            )
         if place.speaks:
             self._drop(place, "vram", "idle")
             await asyncio.gather(*place.leaving.values(), return_exceptions=True)
@@ -207,7 +238,8 @@ class AdapterKeeper:
         self._purge()
         self._stir()
         await asyncio.gather(
-            *(task for place in self._places.values() for task in place.leaving.values()), return_exceptions=True
+            *(task for place in self._places.values() for task in place.leaving.values()),
+            return_exceptions=True,
         )
 
     def squeeze(self, tier: Tier, used: float) -> None:
@@ -239,7 +271,7 @@ class AdapterKeeper:
 
         An adapter that is still far away takes over from its predecessor only once it is here.
         """
-        self._roster = roster
+        self.roster = roster
         for role, adapter in roster.items():
             if isinstance(adapter, Adapter):
                 self._take(role, adapter)
@@ -259,11 +291,20 @@ class AdapterKeeper:
         shown = set(map(id, self._by_role.values()))
         yield from (place for place in self._places.values() if id(place) not in shown)
 
+    def cached(self, address: str) -> AdapterFiles | None:
+        """What was fetched from an address before."""
+        return None if self._cache is None else self._cache.find(address)
+
     def worth(self, place: Place) -> float:
         """Its priority in memory; see residency/worth.py."""
         if place.pin is not None or self._on_duty(place):
             return float("inf")
         return self._worth.priority(place.key) or 0.0
+
+    async def settled(self) -> None:
+        """Until nothing moves."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
         """Stop what moves; what is loaded stays where it is."""
@@ -281,31 +322,39 @@ class AdapterKeeper:
             found = next((place for place in self._places.values() if place.name == name), None)
             if found is not None:
                 return found
-        if role not in self._roster:
+        if role not in self.roster:
             raise UnknownRole(f"There is no role {role!r}.", field="role", value=role)
-        adapter = self._roster[role]
+        adapter = self.roster[role]
         if isinstance(adapter, AdapterError) and role not in self._by_role:
             raise adapter
         return self._by_role.get(role)
 
-    async def _arrived(self, place: Place, patience: float | None) -> None:
-        """Wait until it speaks, at most `patience` seconds (None: as long as the role allows)."""
-        began, longest = self.clock(), place.adapter.residence.cold.longest
+    async def _arrived(self, place: Place) -> None:
+        """Wait until it speaks, as long as the role allows."""
+        began, patience = self.clock(), self._patience(place)
         seen = place.failure.told
         self._count_use(place)
         self._try_again(place)
         place.waiting += 1
         try:
-            async with asyncio.timeout(longest if patience is None else patience):
+            async with asyncio.timeout(patience):
                 while not place.speaks:
                     self._raise_failure(place, seen)
                     self._stir()
-                    await place.news.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(place.news.wait(), GIVES_WAY)
         except TimeoutError:
             raise self._too_cold(place, self.clock() - began) from None
         finally:
             place.waiting -= 1
         self.tally.waited(place.role, self.clock() - began)
+
+    def _patience(self, place: Place) -> float:
+        """Who has something better to do than to wait gives up a load that takes much longer than expected."""
+        policy = place.adapter.residence.cold
+        if policy.do == "wait":
+            return policy.longest
+        return min(policy.longest, max(policy.budget, cold.OVERRUN * self.eta(place.role)))
 
     def _raise_failure(self, place: Place, seen: int) -> None:
         failure = place.failure
@@ -361,7 +410,9 @@ class AdapterKeeper:
     def _wants(self, now: float) -> Iterator[tuple[int, Want]]:
         """What is wished for and can be tried now, with the order in which it was asked."""
         for place in self._places.values():
-            place.wishes = {why: one for why, one in place.wishes.items() if not self._is_over(place, one, now)}
+            place.wishes = {
+                why: one for why, one in place.wishes.items() if not self._is_over(place, one, now)
+            }
             if place.failure.stalled:
                 place.failure.try_again(now, at_once=False)
             if place.failure.stalled:
@@ -374,10 +425,14 @@ class AdapterKeeper:
 
     def _is_over(self, place: Place, wish: Wish, now: float) -> bool:
         """A demand lasts until its turn holds the adapter; other wishes are fulfilled once."""
-        reached = wish.tier in place.tiers or (wish.tier == "disk" and place.on_disk)
+        if wish.until is not None and now >= wish.until:
+            return True
         if wish is place.wishes.get("demand"):
-            reached = False
-        return reached or (wish.until is not None and now >= wish.until)
+            return place.speaks and now - place.since >= GIVES_WAY and self._somebody_waits()
+        return wish.tier in place.tiers or (wish.tier == "disk" and place.on_disk)
+
+    def _somebody_waits(self) -> bool:
+        return any(place.waiting and not place.speaks and not place.moving for place in self._places.values())
 
     def _reachable(self, place: Place, tier: Tier) -> Tier:
         """What is not on the disk yet has no size and no name: everything else comes after."""
@@ -428,7 +483,26 @@ class AdapterKeeper:
         ram = self.budgets.ram
         if "ram" in self._squeezed and ram is not None:
             ram = min(ram, self._squeezed["ram"])
-        return Budgets(self.budgets.vram, ram, self.budgets.disk)
+        disk = self.budgets.disk
+        if disk is not None:  # the plan counts every adapter; roles with one address share its files
+            twice = sum(one.octets for one in self._places.values() if one.is_far and "disk" in one.tiers)
+            disk += max(0, twice - sum(self._on_disk(arrived=True).values()))
+        return Budgets(self._slots(), ram, disk)
+
+    def _on_disk(self, *, arrived: bool = False) -> dict[str | None, int]:
+        """Bytes by address of what was fetched, or is on its way."""
+        return {
+            one.adapter.address: one.octets
+            for one in self._places.values()
+            if one.is_far and ("disk" in one.tiers or (not arrived and "disk" in one.moving))
+        }
+
+    def _slots(self) -> int | None:
+        """Slots of VRAM; where it is limited in bytes too, as many as hold the largest adapter."""
+        slots, largest = self.budgets.vram, max((one.octets for one in self._places.values()), default=0)
+        if self._vram_octets is None or not largest:
+            return slots
+        return max(1, min(slots or self._vram_octets, self._vram_octets // largest))
 
     def _bring(self, place: Place, tier: Tier, why: Why) -> None:
         if tier in place.moving or tier in place.tiers:
@@ -472,7 +546,9 @@ class AdapterKeeper:
             self._failed(place, tier, error)
         elif error is not None:
             log.error("a move of an adapter broke", adapter=place.name, into=tier, exc_info=error)
-            self._failed(place, tier, AdapterError(f"The adapter of {place.role} could not be moved into {tier}."))
+            self._failed(
+                place, tier, AdapterError(f"The adapter of {place.role} could not be moved into {tier}.")
+            )
         elif tier in place.tiers:
             self._reached(place, tier)
         place.tell()
@@ -483,6 +559,7 @@ class AdapterKeeper:
             seconds = self._return(place)
             self._worth.insert(place.key, seconds=seconds, octets=max(place.octets, 1), now=self.clock())
         if tier == "vram":
+            place.since = self.clock()
             place.failure.clear()
         if tier == "disk" and self._coming.get(place.role) is place:
             self._succeed(place)
@@ -537,8 +614,7 @@ class AdapterKeeper:
         self._stir()
         leaving = [one.leaving["disk"] for one in self._places.values() if "disk" in one.leaving]
         await asyncio.gather(*leaving, return_exceptions=True)
-        far = [one for one in self._places.values() if one.is_far and {"disk"} & (one.tiers | set(one.moving))]
-        total, limit = sum(one.octets for one in far), self.budgets.disk
+        total, limit = sum(self._on_disk().values()), self.budgets.disk
         if limit is not None and total > limit:
             raise NoRoom(
                 f"{place.role} needs {place.octets} bytes, but model.disk.max = {limit} is taken by adapters in use. "
@@ -573,7 +649,7 @@ class AdapterKeeper:
         return any(place.moving or place.waiting for place in self._places.values())
 
     def _is_full(self, newcomer: Place) -> bool:
-        limit = self.budgets.vram
+        limit = self._slots()
         inside = sum(place.speaks or "vram" in place.moving for place in self._places.values())
         return limit is not None and not newcomer.speaks and inside >= limit
 
@@ -588,7 +664,7 @@ class AdapterKeeper:
     def _check_pins(self, newcomer: Place | None = None) -> None:
         """An engine whose every slot is pinned dies of the next adapter. Raises NoRoom."""
         pinned = [one for one in self._by_role.values() if one.pin == "vram" or one is newcomer]
-        slots = self.budgets.vram
+        slots = self._slots()
         if slots is None or len(pinned) <= (slots if len(pinned) == len(self._by_role) else slots - 1):
             return
         names = ", ".join(one.role for one in pinned)
@@ -717,4 +793,3 @@ class AdapterKeeper:
         if place.retired is None and (place.holds or place.pin == "vram" or recent or self._on_duty(place)):
             self._wish(place, "start", "vram", None)
         place.tell()
-

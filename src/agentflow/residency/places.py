@@ -53,7 +53,11 @@ class Failure:
 
 @dataclass
 class Place:
-    """An adapter on its ways. `tiers`: where it is for certain; `moving`: on the way in; `leaving`: on the way out."""
+    """An adapter on its ways. `tiers`: where it is for certain; `moving`: on the way in; `leaving`: on the way out.
+
+    `holds` counts turns that have or await it, `waiting` those that await it; `since` is when it last reached VRAM,
+    `retired` when its role left the file.
+    """
 
     key: str
     adapter: Adapter
@@ -68,6 +72,7 @@ class Place:
     waiting: int = 0
     uses: int = 0
     last_used: float = 0.0
+    since: float = 0.0
     octets: int = 0
     retired: float | None = None
     changes: int = 0

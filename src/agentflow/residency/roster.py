@@ -15,7 +15,7 @@ from agentflow.residency.schedule import Duty
 from agentflow.settings import Role, Settings
 from agentflow.settings.values import Location, Warm
 
-FAR = ("hf://", "s3://", "https://", "http://")
+REMOTE = ("hf://", "s3://", "https://", "http://")
 Stamp = tuple[tuple[int, int], ...]
 
 
@@ -33,7 +33,7 @@ class Residence:
     pin: Literal["vram", "ram", "disk"] | None = None
     unload_after: float | None = 600.0
     duty: Duty | None = None
-    cold: ColdPolicy = ColdPolicy()
+    cold: ColdPolicy = field(default_factory=ColdPolicy)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Adapter:
 
 
 Roster = Mapping[str, Adapter | AdapterError | None]
+Cached = Callable[[str], AdapterFiles | None]
 
 
 def nothing_cached(_address: str) -> AdapterFiles | None:
@@ -78,7 +79,7 @@ def roster(
     *,
     folder: Path,
     base: BaseShape | None,
-    cached: Callable[[str], AdapterFiles | None] = nothing_cached,
+    cached: Cached = nothing_cached,
 ) -> Roster:
     """Every role's adapter, None for a role that speaks as the base, or what is wrong with its files.
 
@@ -94,13 +95,13 @@ class _Reading:
     settings: Settings
     folder: Path
     base: BaseShape | None
-    cached: Callable[[str], AdapterFiles | None]
+    cached: Cached
 
     def adapter(self, name: str, role: Role) -> Adapter | AdapterError | None:
         if role.lora_path is None:
             return None
         try:
-            if role.lora_path.startswith(FAR):
+            if role.lora_path.startswith(REMOTE):
                 return self._far(name, role, role.lora_path)
             return self._near(name, role, role.lora_path)
         except AdapterError as error:

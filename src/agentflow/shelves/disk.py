@@ -76,17 +76,20 @@ class DiskCache:
         self._turns = asyncio.Semaphore(self._terms.parallel)
         self._coming: dict[str, asyncio.Task[AdapterFiles]] = {}
         self._wanted: frozenset[str] = frozenset()
-        self._lock = _owned(folder)
+        self._lock: BinaryIO | None = None
+        self._claimed = False
 
     @property
     def is_owner(self) -> bool:
-        """Whether this process may remove what is here."""
+        """Whether this process may remove what is here. Asked the first time, it takes the folder if it is free."""
+        if not self._claimed:
+            self._claimed, self._lock = True, _owned(self.folder)
         return self._lock is not None
 
     def want(self, addresses: Collection[str]) -> None:
         """The addresses that roles name now; what others gave makes room first. Removes abandoned downloads."""
         self._wanted = frozenset(addresses)
-        if not self.is_owner:
+        if not self._wanted or not self.is_owner:
             return
         for arriving in self._under("arriving"):
             if time.time() - arriving.stat().st_mtime > ABANDONED:
@@ -121,12 +124,16 @@ class DiskCache:
         return octets
 
     async def fetch(self, address: str, expected: str | None = None) -> AdapterFiles:
-        """Download, verify, validate and keep; all who want the address share one download.
+        """Download, verify, validate and keep, unless it is here; all who want the address share one download.
 
         `expected` is the SHA-256 of the weights file or the adapter's digest; without it the first content is
         trusted, with a warning. Raises FetchFailed, InvalidAdapter or NoRoom.
         """
+        here = await asyncio.to_thread(self.find, address)
         coming = self._coming.get(address)
+        if here is not None and coming is None:
+            _verify(here, expected, address)
+            return here
         if coming is None:
             coming = asyncio.create_task(self._bounded(address, expected))
             self._coming[address] = coming
@@ -154,7 +161,7 @@ class DiskCache:
         await asyncio.gather(*coming, return_exceptions=True)
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
+        self._claimed, self._lock = False, None
 
     # --- one download
 

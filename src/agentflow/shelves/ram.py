@@ -8,11 +8,13 @@ an adapter that it knows vanish).
     pool/NAME      a link to the copy, or to the files on disk
 """
 
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO
 
 from agentflow.adapters import CONFIG, WEIGHTS
 from agentflow.errors import ConfigError, NoRoom
@@ -24,10 +26,14 @@ IN_MEMORY = {"tmpfs", "ramfs"}
 
 
 class RamPool:
-    """Copies in `folder`. Every method blocks and belongs into a thread; the keeper calls one at a time per name."""
+    """Copies in `folder`. Every method blocks and belongs into a thread; the keeper calls one at a time per name.
+
+    Raises NoRoom when another process has the folder: two would remove each other's copies.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = _locked(folder)
         self._copies = folder / "copies"
         self._pool = folder / "pool"
         for part in (self._copies, self._pool):
@@ -80,6 +86,12 @@ class RamPool:
             (self._pool / _checked(name)).unlink(missing_ok=True)
             shutil.rmtree(self._copies / name, ignore_errors=True)
 
+    def close(self, *, clear: bool) -> None:
+        """Let go of the folder; `clear` removes it: the engine has ended with us and opens nothing any more."""
+        if clear:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
     def strays(self, known: Collection[str]) -> list[str]:
         """Names of links and copies that an earlier process left and that are not among the known."""
         here = {entry.name for part in (self._pool, self._copies) for entry in part.iterdir()}
@@ -126,6 +138,21 @@ def _file_system(folder: Path) -> tuple[str, int]:
     mounts = [(Path(line.split()[1]), line.split()[2]) for line in lines]
     around = [(len(place.parts), kind) for place, kind in mounts if there.is_relative_to(place)]
     return max(around, key=lambda one: one[0])[1] if around else "unknown", shutil.disk_usage(there).total
+
+
+def _locked(folder: Path) -> BinaryIO:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    lock = (folder / ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise NoRoom(
+            f"{folder} belongs to another agentflow that runs. Give this one a folder of its own: model.ram.path.",
+            field="model.ram.path",
+            value=str(folder),
+        ) from error
+    return lock
 
 
 def _copied(source: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 """https:// addresses: a folder of files on a web server, read through the one client for outside addresses."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from agentflow.egress import Egress, shown
@@ -11,15 +11,36 @@ OK, PARTIAL, MISSING, BUSY = 200, 206, 404, 429
 
 
 class WebSource:
-    """Reads files through `egress`, which judges every address and every redirect.
+    """Reads files through Egress, which judges every address and every redirect.
 
+    A host that the file names may be private, as what `allow` lists; nobody may redirect us to another one.
     `limit` bounds the bytes of a file, `within` the seconds of one request.
     """
 
-    def __init__(self, egress: Egress, *, limit: int, within: float) -> None:
-        self._egress = egress
+    def __init__(
+        self,
+        allow: Sequence[str] = (),
+        *,
+        limit: int,
+        within: float,
+        opened: Callable[[Sequence[str]], Egress] = Egress,
+    ) -> None:
+        self._allow = allow
         self._limit = limit
         self._within = within
+        self._opened = opened
+        self._clients: dict[str, Egress] = {}
+
+    async def close(self) -> None:
+        """End all connections."""
+        for client in self._clients.values():
+            await client.close()
+
+    def _client(self, address: str) -> Egress:
+        host = urlsplit(address).hostname or ""
+        if host not in self._clients:
+            self._clients[host] = self._opened([*self._allow, host])
+        return self._clients[host]
 
     async def look(self, address: str, names: Sequence[str]) -> Sequence[RemoteFile]:
         """See Source.look."""
@@ -30,7 +51,7 @@ class WebSource:
         headers = {"Range": f"bytes={start}-", "If-Range": file.stamp} if start and file.stamp else {}
         url = _url(address, file.name)
         try:
-            async with self._egress.stream(
+            async with self._client(address).stream(
                 url, limit=self._limit, seconds=self._within, headers=headers, schemes=_schemes(url)
             ) as answer:
                 _check(answer.status, address, file.name)
@@ -44,7 +65,7 @@ class WebSource:
     async def _look(self, address: str, name: str) -> RemoteFile:
         url = _url(address, name)
         try:
-            async with self._egress.stream(
+            async with self._client(address).stream(
                 url, limit=self._limit, seconds=self._within, schemes=_schemes(url)
             ) as answer:
                 _check(answer.status, address, name)

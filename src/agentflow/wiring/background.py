@@ -42,6 +42,9 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
         asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
         asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),
+        asyncio.create_task(
+            _again(services.keeper.reconcile, every=15.0, wake=services.keeper.troubled), name="reconcile"
+        ),
         asyncio.create_task(_again(Rereading(services, place).look, every=1.0), name="file"),
     ]
 
@@ -100,11 +103,11 @@ class Rereading:
         if kept == services.settings:
             return
         place = replace(self._place, settings=kept)
-        found = await choices.adapters(place, silent)
+        found = await choices.adapters(place, silent, services.keeper.cached)
         roles = [role_examples(name, role) for name, role in kept.roles.items()]
         await services.classifier.replace(roles, kept.router)
         services.settings = kept
-        services.roster = services.keeper.roster = found
+        services.keeper.adopt(found)
         services.needs = replace(services.needs, roles=roles, settings=kept)
         services.graph = services.worker.graph = graphs.build(services.needs)
         log.info("roles read again", roles=list(kept.roles))

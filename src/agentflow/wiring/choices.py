@@ -8,7 +8,7 @@ from agentflow.embedders.remote import RemoteEmbedder
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Embedder
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
-from agentflow.residency.roster import Roster, roster
+from agentflow.residency.roster import Cached, Roster, nothing_cached, roster
 from agentflow.wiring.place import Place, Progress, base_shape
 
 
@@ -44,8 +44,9 @@ async def opened(embedder: Embedder) -> None:
     await embedder.embed(["hello"])
 
 
-async def adapters(place: Place, progress: Progress) -> Roster:
+async def adapters(place: Place, progress: Progress, cached: Cached = nothing_cached) -> Roster:
+    """Every role's adapter; what was fetched before is found by `cached`."""
     if any(role.lora_path for role in place.settings.roles.values()):
         progress("checking adapters")
     base = await asyncio.to_thread(base_shape, place)
-    return await asyncio.to_thread(roster, place.settings, folder=place.folder, base=base)
+    return await asyncio.to_thread(roster, place.settings, folder=place.folder, base=base, cached=cached)

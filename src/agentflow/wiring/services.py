@@ -38,8 +38,9 @@ from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
+from agentflow.shelves.disk import DiskCache
 from agentflow.telemetry import Metrics
-from agentflow.wiring import choices, engines
+from agentflow.wiring import choices, engines, residency
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.roles import role_examples
@@ -59,7 +60,6 @@ class Services:
     embedder: Embedder
     engine: Engine
     keeper: AdapterKeeper
-    roster: Roster
     graph: graphs.Graph
     worker: Worker
     outbox: Outbox
@@ -86,11 +86,15 @@ async def assembled(place: Place, *, progress: Progress = silent) -> AsyncIterat
         stack.enter_context(threadpool_limits(1, user_api="blas"))
         embedder = choices.embedder(place, progress)
         stack.push_async_callback(embedder.close)
-        dsn, adapters = await _prepared(place, stack, embedder, progress)
+        disk = residency.cache(place, stack)
+        dsn, adapters = await _prepared(place, stack, embedder, disk, progress)
         await asyncio.to_thread(migrate.migrate, dsn)
         connections = await open_connections(dsn, size=settings.postgres.pool_size)
         stack.push_async_callback(connections.close)
-        services = await _services(place, stack, connections, embedder, adapters, progress)
+        engine = await engines.engine(place, stack, progress)
+        stack.push_async_callback(engine.close)
+        keeper = await residency.keeper(place, stack, engine, adapters, disk)
+        services = await _services(place, stack, connections, embedder, keeper)
         if settings.postgres.url is None:
             await services.ledger.release_all()
         yield services
@@ -113,11 +117,11 @@ async def routing_only(
 
 
 async def _prepared(
-    place: Place, stack: AsyncExitStack, embedder: Embedder, progress: Progress
+    place: Place, stack: AsyncExitStack, embedder: Embedder, disk: DiskCache, progress: Progress
 ) -> tuple[str, Roster]:
     """Database, embedder and adapter files at once; all have ended before the first error is raised."""
     database = asyncio.create_task(choices.database(place, stack, progress))
-    adapters = asyncio.create_task(choices.adapters(place, progress))
+    adapters = asyncio.create_task(choices.adapters(place, progress, disk.find))
     opened = asyncio.create_task(choices.opened(embedder))
     await asyncio.gather(database, adapters, opened, return_exceptions=True)
     opened.result()
@@ -129,16 +133,11 @@ async def _services(
     stack: AsyncExitStack,
     connections: Connections,
     embedder: Embedder,
-    adapters: Roster,
-    progress: Progress,
+    keeper: AdapterKeeper,
 ) -> Services:
     settings = place.settings
     feedback = Feedback(connections)
     classifier = await _classifier(place, stack, embedder, await feedback.lessons())
-    engine = await engines.engine(place, stack, progress)
-    stack.push_async_callback(engine.close)
-    keeper = AdapterKeeper(engine, adapters, settings.model.slots)
-    stack.push_async_callback(keeper.close)
     egress = Egress(settings.egress.allow)
     stack.push_async_callback(egress.close)
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
@@ -150,7 +149,7 @@ async def _services(
         classifier=classifier,
         embedder=embedder,
         home=PostgresMemory(connections, scopes, places),
-        engine=engine,
+        engine=keeper.engine,
         keeper=keeper,
         roles=[role_examples(name, role) for name, role in settings.roles.items()],
         settings=settings,
@@ -166,9 +165,8 @@ async def _services(
         connections=connections,
         ledger=ledger,
         embedder=embedder,
-        engine=engine,
+        engine=keeper.engine,
         keeper=keeper,
-        roster=adapters,
         graph=graph,
         worker=_worker(needs, graph, ledger, connections, owed, metrics),
         outbox=Outbox(connections, embedder),

@@ -200,6 +200,7 @@ async def test_a_file_cut_short_by_hand_is_not_taken_for_whole(cache, tmp_path, 
 
 async def test_a_second_process_fetches_but_removes_nothing(cache, tmp_path, source) -> None:
     first, second = cache(tmp_path, source), cache(tmp_path, source)
+    first.want([AT])
     await second.fetch(AT)
     second.drop(AT)
     assert (first.is_owner, second.is_owner, first.find(AT) is not None) == (True, False, True)

@@ -1,5 +1,6 @@
 """Copies in memory, and the links that engines open."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,67 +21,81 @@ class Usage(NamedTuple):
     free: int
 
 
-def test_an_engine_opens_the_copy_through_its_link(tmp_path, folder) -> None:
-    pool, files = RamPool(tmp_path / "ram"), folder()
+@pytest.fixture
+def pool(tmp_path) -> Iterator[RamPool]:
+    made = RamPool(tmp_path / "ram")
+    yield made
+    made.close(clear=True)
+
+
+def test_an_engine_opens_the_copy_through_its_link(pool, folder) -> None:
+    files = folder()
     link = pool.put(NAME, files)
     assert (link.is_symlink(), link.resolve().parent.name) == (True, "copies")
     assert (link / WEIGHTS).read_bytes() == (files / WEIGHTS).read_bytes()
     assert pool.copies() == {NAME: sum(path.stat().st_size for path in files.iterdir())}
 
 
-def test_a_copy_goes_and_the_link_leads_to_the_disk(tmp_path, folder) -> None:
-    pool, files = RamPool(tmp_path / "ram"), folder()
+def test_a_copy_goes_and_the_link_leads_to_the_disk(pool, folder) -> None:
+    files = folder()
     link = pool.put(NAME, files)
     pool.drop(NAME, files)
     assert (link.resolve(), pool.copies()) == (files.resolve(), {})
 
 
-def test_the_link_is_never_missing_while_it_turns(tmp_path, folder) -> None:
-    pool, files = RamPool(tmp_path / "ram"), folder()
+def test_the_link_is_never_missing_while_it_turns(pool, folder) -> None:
+    files = folder()
     link = pool.link(NAME, files)
     number = link.lstat().st_ino
     pool.put(NAME, files)
     assert (link.lstat().st_ino != number, (link / WEIGHTS).is_file()) == (True, True)
 
 
-def test_a_copy_of_the_last_start_is_taken_over(tmp_path, folder) -> None:
-    RamPool(tmp_path / "ram").put(NAME, folder())
-    assert list(RamPool(tmp_path / "ram").copies()) == [NAME]
+def test_a_copy_of_the_last_start_is_taken_over(pool, folder) -> None:
+    pool.put(NAME, folder())
+    pool.close(clear=False)
+    again = RamPool(pool.folder)
+    assert list(again.copies()) == [NAME]
+    again.close(clear=True)
+
+
+def test_another_process_does_not_get_the_folder(pool) -> None:
+    with pytest.raises(NoRoom, match="belongs to another agentflow"):
+        RamPool(pool.folder)
 
 
 def test_half_a_copy_of_the_last_start_is_removed(tmp_path) -> None:
     half = tmp_path / "ram" / "copies" / f"{NAME}.part"
     half.mkdir(parents=True)
-    assert (RamPool(tmp_path / "ram").copies(), half.exists()) == ({}, False)
+    opened = RamPool(tmp_path / "ram")
+    assert (opened.copies(), half.exists()) == ({}, False)
+    opened.close(clear=True)
 
 
-def test_a_full_memory_file_system_is_told_and_left_as_it_was(tmp_path, folder, monkeypatch) -> None:
+def test_a_full_memory_file_system_is_told_and_left_as_it_was(pool, folder, monkeypatch) -> None:
     monkeypatch.setattr(ram.shutil, "disk_usage", lambda _: Usage(1000, 950, 50))
-    pool = RamPool(tmp_path / "ram")
     with pytest.raises(NoRoom, match=r"has 50 left\. It is loaded from disk meanwhile"):
         pool.put(NAME, folder())
     assert pool.copies() == {}
 
 
-def test_memory_that_runs_out_halfway_leaves_no_half_copy(tmp_path, folder, monkeypatch) -> None:
+def test_memory_that_runs_out_halfway_leaves_no_half_copy(pool, folder, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ram.os, "posix_fallocate", full)
-    pool = RamPool(tmp_path / "ram")
     with pytest.raises(NoRoom):
         pool.put(NAME, folder())
-    assert list((tmp_path / "ram" / "copies").iterdir()) == []
+    assert list((pool.folder / "copies").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "x" * 200])
-def test_a_name_is_never_a_path(tmp_path, folder, name) -> None:
+def test_a_name_is_never_a_path(pool, folder, name) -> None:
     with pytest.raises(ConfigError, match="no name of an adapter"):
-        RamPool(tmp_path / "ram").put(name, folder())
+        pool.put(name, folder())
 
 
-def test_strays_of_an_earlier_process_are_found_and_forgotten(tmp_path, folder) -> None:
-    pool = RamPool(tmp_path / "ram")
+def test_strays_of_an_earlier_process_are_found_and_forgotten(pool, folder) -> None:
     pool.put(NAME, folder())
     assert pool.strays({NAME}) == []
     assert pool.strays(set()) == [NAME]
