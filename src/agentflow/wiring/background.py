@@ -17,6 +17,8 @@ from agentflow.wiring.roles import role_examples
 from agentflow.wiring.services import Services, assembled
 
 log = structlog.get_logger(__name__)
+LOOK = 3.0
+"""Seconds that the start looks at an engine."""
 GATHER = 0.25
 """Seconds between being woken and working: turns come first, and several owe more than one."""
 
@@ -30,8 +32,16 @@ async def running(place: Place, *, progress: Progress = silent) -> AsyncIterator
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(assembled(place, progress=progress))
         await _in_background(stack, services, place)
-        services.keeper.warm_at_start()
+        await _settled_in(services)
         yield services
+
+
+async def _settled_in(services: Services) -> None:
+    """What the engine has already is taken over before anything is loaded; an engine that hangs is not waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK):
+            await services.keeper.reconcile()
+    services.keeper.warm_at_start()
 
 
 async def _in_background(stack: AsyncExitStack, services: Services, place: Place) -> None:

@@ -77,5 +77,8 @@ def _ranks(place: Place) -> list[int]:
 
 def _preload(place: Place) -> dict[str, str]:
     found = roster(place.settings, folder=place.folder, base=base_shape(place))
-    wanted = [one for one in found.values() if isinstance(one, Adapter) and one.at_start]
-    return {adapter.name: str(adapter.folder) for adapter in wanted[: place.settings.model.slots]}
+    wanted = [one for one in found.values() if isinstance(one, Adapter) and one.residence.at_start]
+    here = {
+        one.name: str(one.files.folder) for one in wanted if one.name is not None and one.files is not None
+    }
+    return dict(list(here.items())[: place.settings.model.slots])
