@@ -8,6 +8,8 @@ AgentflowError
 │   ├── AddressRefused          no request may make us call there
 │   └── TooLarge
 ├── NotFound                    no such turn or thread for this caller
+├── Unauthorized                no credential, or one that opens nothing
+├── Forbidden                   the credential lacks a scope
 ├── Conflict                    the same idempotency key with another request
 ├── AdapterError                an adapter cannot be used
 │   ├── InvalidAdapter          its files fail validation; no engine has seen them
@@ -80,6 +82,14 @@ class TooLarge(BadInput):
 
 class NotFound(AgentflowError):
     """There is no such turn or thread for this caller."""
+
+
+class Unauthorized(AgentflowError):
+    """No credential was shown, or one that opens nothing."""
+
+
+class Forbidden(AgentflowError):
+    """The credential does not reach this far."""
 
 
 class Conflict(AgentflowError):

@@ -385,6 +385,22 @@ vector_log = Table(
 )
 Index("vector_log_order_ix", vector_log.c.collection_id, vector_log.c.written, vector_log.c.id)
 
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _tenant(),
+    _user(),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    _at("created_at"),
+)
+Index("api_key_name_ix", api_key.c.tenant, api_key.c.name)
+
 outbox = Table(
     "outbox",
     metadata,

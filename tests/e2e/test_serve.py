@@ -168,6 +168,29 @@ def test_with_a_key_only_its_holder_is_answered(house) -> None:
             client.post("/invoke", json=body, headers={"Authorization": "Bearer s3cret"}).status_code == 200
         )
         assert client.get("/health").status_code == 200
+        listed = client.get("/openapi.json", headers={"X-Api-Key": "s3cret"}).json()["paths"]
+        open_ones = [
+            (method, path)
+            for path, methods in listed.items()
+            for method in methods
+            if client.request(method, path).status_code != 401
+        ]
+        assert sorted(open_ones) == sorted(one for one in open_ones if one[1] in ("/health", "/ok"))
+
+
+def test_a_key_made_beside_a_running_server_closes_it_and_opens_it_for_its_holder(house) -> None:
+    with house.start() as client:
+        made = agentflow(house.folder, "keys", "create", "laptop", "--user", "ann")
+        key = made.stdout.strip()
+        assert (made.returncode, key[:3]) == (0, "af_")
+        assert client.post("/invoke", json={"input": "hello"}).status_code == 401
+        told = client.post("/invoke", json={"input": "hello"}, headers={"Authorization": f"Bearer {key}"})
+        assert told.status_code == 200
+        assert client.get("/metrics", headers={"X-Api-Key": key}).status_code == 403
+        listed = agentflow(house.folder, "keys", "list").stdout
+        assert "laptop" in listed
+        assert key not in listed
+        assert agentflow(house.folder, "keys", "disable", "other").returncode == 1
 
 
 def free_port() -> int:

@@ -10,7 +10,6 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import agentflow
-from agentflow.cli.house import is_loopback
 from agentflow.settings import Environment, Model, Settings, environment, inspect
 from agentflow.settings.document import parse
 
@@ -128,7 +127,7 @@ def test_the_container_listens_widely_with_a_key_and_knows_its_neighbours() -> N
     assert settings.server.api_key is not None
     assert settings.postgres.url is not None
     assert mistakes == []
-    assert (is_loopback(settings.server.host), settings.server.port) == (False, 8100)
+    assert (settings.server.on_loopback, settings.server.port) == (False, 8100)
     assert settings.model.url == f"http://vllm:{flags('vllm')['port']}"
     assert settings.postgres.url.get_secret_value() == "postgresql://agentflow:secret@postgres:5432/agentflow"
 

@@ -6,7 +6,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from agentflow.api.watch import Watch, door
+from agentflow.api.places import door
+from agentflow.api.watch import Watch
 from agentflow.errors import EngineDown, LeaseLost
 from agentflow.telemetry import Metrics
 from agentflow.telemetry.metrics import TurnMeter

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from agentflow import __version__
 from agentflow.api import health, invoke, listening, memory, openai, problems, routing, watch
-from agentflow.api.keys import guard
+from agentflow.api.keys import gate, must_show
 from agentflow.api.limits import ReadableRefusal
 from agentflow.api.watch import Watch
 from agentflow.wiring import Services
@@ -36,11 +36,12 @@ def create(services: Services) -> ASGIApp:
     app.include_router(watch.router)
     problems.install(app)
     listening.install(app)
-    if server.api_key is not None:
-        app.middleware("http")(guard(server.api_key))
-    else:
+    if services.settings.access.hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *services.settings.access.hosts])
+    elif not must_show(services.settings):
         # Without a key only this machine's own names are answered: a web page whose name was
         # rebound to a loopback address sends its own name as Host.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
     readable = ReadableRefusal(app, body_limit=server.body_limit)
-    return Watch(openai.InTheirShape(readable), services.metrics)
+    guarded = gate(readable, services.keys, services.settings)
+    return Watch(openai.InTheirShape(guarded), services.metrics)

@@ -1,55 +1,191 @@
-"""Who may: one key, in constant time, from either header; and who is asking."""
+"""Who may: every credential goes through one gate, and what each door takes of the caller is `caller(request)`."""
 
+import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-OPEN = ("/health",)
-EVERYTHING = frozenset({"chat", "threads", "memory", "admin", "users"})
-"""What a key may do; `users`: speak for any user of its tenant, named in the request."""
+from agentflow.api.places import door
+from agentflow.api.problems import problem
+from agentflow.api.tokens import Tokens
+from agentflow.errors import AgentflowError, DatabaseDown, Forbidden, Unauthorized
+from agentflow.records.keys import PREFIX, SCOPES, Key, Keys
+from agentflow.settings import Settings
+
+OPEN = ("/health", "/ok")
+EVERYTHING = frozenset(SCOPES)
+USER = "x-agentflow-user"
+"""The header by which a key with the scope `users` names whom it speaks for."""
+READS = ("GET", "HEAD", "OPTIONS")
+ANY: frozenset[str] = frozenset()
+# What a path needs: one of these scopes. What is not listed needs `admin`, so a new door is closed until it is.
+NEEDS: dict[str, frozenset[str]] = {
+    "invoke": frozenset({"chat"}),
+    "v1": frozenset({"chat"}),
+    "turns": frozenset({"chat"}),
+    "route": frozenset({"chat"}),
+    "mcp": frozenset({"chat"}),
+    "a2a": frozenset({"chat"}),
+    "threads": frozenset({"threads"}),
+    "runs": frozenset({"threads", "chat"}),
+    "assistants": frozenset({"threads"}),
+    "store": frozenset({"threads", "memory"}),
+    "memory": frozenset({"memory"}),
+}
+FOR_ALL = ("", "info", "ready", "docs", "redoc", "openapi.json", "routes", "residency", "static-offline-docs")
+"""What any key may read."""
+KNOWN_FOR, KNOWN_AT_MOST = 5.0, 4096
+"""Seconds for which the database is not asked about a key again, and about how many."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is asking: every door takes tenant and user from here and from nowhere else."""
+    """Who is asking: every door takes tenant and user from here and from nowhere else. `id` is the credential's."""
 
     tenant: int = 0
     user: str = "default"
     scopes: frozenset[str] = EVERYTHING
+    id: str = ""
+
+    def named(self, user: str | None) -> "Caller":
+        """The same, speaking for `user`, if this caller may speak for others; else unchanged."""
+        return replace(self, user=user) if user and "users" in self.scopes else self
 
 
 def caller(request: Request) -> Caller:
-    """The caller that the guard found; without keys there is one, who may do everything."""
+    """The caller that the gate found; without keys there is one, who may do everything."""
     found: Caller = getattr(request.state, "caller", Caller())
     return found
 
 
-def guard(
-    key: SecretStr,
-) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
-    """Middleware that lets through who shows the key as `Authorization: Bearer` or `X-Api-Key`."""
-    expected = key.get_secret_value().encode()
+def needed(method: str, path: str) -> frozenset[str]:
+    """The scopes of which one is needed; none: any credential will do."""
+    first = path.strip("/").partition("/")[0]
+    if first in FOR_ALL and method in READS:
+        return ANY
+    return NEEDS.get(first, frozenset({"admin"}))
 
-    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.url.path in OPEN or hmac.compare_digest(shown(request).encode(), expected):
-            return await go_on(request)
-        message = "This server needs its key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
-        return JSONResponse(
-            {"error": "Unauthorized", "message": message}, 401, {"WWW-Authenticate": "Bearer"}
-        )
 
-    return check
+@dataclass
+class Gate:
+    """Lets through who shows a key or a token, with what it says of the caller.
+
+    `closed`: a credential is needed whatever the database holds. Otherwise one is needed as soon as there is a key.
+    """
+
+    app: ASGIApp
+    keys: Keys
+    api_key: str | None = None
+    tokens: Tokens | None = None
+    closed: bool = True
+    clock: Callable[[], float] = time.monotonic
+    _known: OrderedDict[bytes, tuple[float, Key | None]] = field(default_factory=OrderedDict)
+    _looked: float = float("-inf")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or name the caller and pass on."""
+        if scope["type"] != "http" or scope["path"] in OPEN or scope["method"] == "OPTIONS":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            request.state.caller = await self._admitted(request)
+        except AgentflowError as error:
+            await _refused(request, error)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    async def _admitted(self, request: Request) -> Caller:
+        """Raises Unauthorized, Forbidden or DatabaseDown."""
+        found = await self._caller(shown(request))
+        if found is None:
+            if await self._needed():
+                raise Unauthorized(
+                    "This server needs a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
+                )
+            return Caller()
+        wanted = needed(request.method, request.url.path)
+        if wanted and not wanted & found.scopes:
+            either = " or ".join(sorted(wanted))
+            raise Forbidden(f"This key lacks the scope {either}, which this address needs.", field="scopes")
+        return found.named(request.headers.get(USER))
+
+    async def _caller(self, credential: str) -> Caller | None:
+        if not credential:
+            return None
+        if self.api_key and hmac.compare_digest(credential.encode(), self.api_key.encode()):
+            return Caller(id="server.api_key")
+        if credential.startswith(PREFIX):
+            key = await self._key(credential)
+            return None if key is None else Caller(key.tenant, key.user, key.scopes, key.id)
+        if self.tokens is not None and credential.count(".") == 2:
+            claims = await self.tokens.claims(credential)
+            return None if claims is None else Caller(*claims, id=f"{claims[0]}:{claims[1]}")
+        return None
+
+    async def _key(self, credential: str) -> Key | None:
+        """From memory for some seconds, unknown ones too: neither a flood nor a slow database gets through."""
+        digest = hashlib.sha256(credential.encode()).digest()
+        known = self._known.get(digest)
+        if known is None or known[0] < self.clock():
+            known = (self.clock() + KNOWN_FOR, await self.keys.find(credential))
+            self._known[digest] = known
+            while len(self._known) > KNOWN_AT_MOST:
+                self._known.popitem(last=False)
+        key = known[1]
+        return key if key is not None and hmac.compare_digest(key.digest, digest) else None
+
+    async def _needed(self) -> bool:
+        """Once closed, closed for good: taking the last key away opens nothing."""
+        if not self.closed and self._looked + KNOWN_FOR < self.clock():
+            try:
+                self.closed = await self.keys.any()
+            except DatabaseDown:
+                return False
+            self._looked = self.clock()
+        return self.closed
+
+
+def gate(app: ASGIApp, keys: Keys, settings: Settings) -> Gate:
+    """The gate that the settings ask for."""
+    server, tokens = settings.server, settings.access.tokens
+    return Gate(
+        app,
+        keys,
+        server.api_key.get_secret_value() if server.api_key else None,
+        Tokens(tokens) if tokens else None,
+        closed=must_show(settings),
+    )
+
+
+def must_show(settings: Settings) -> bool:
+    """Whether the settings alone demand a credential."""
+    server = settings.server
+    return server.api_key is not None or settings.access.tokens is not None or not server.on_loopback
+
+
+def _refused(request: Request, error: AgentflowError) -> Response:
+    """In the door's own shape."""
+    answer = problem(error)
+    if door(request.url.path) != "protocol":
+        return answer
+    kept = {
+        name: value for name, value in answer.headers.items() if name in ("www-authenticate", "retry-after")
+    }
+    return JSONResponse({"detail": error.message}, answer.status_code, kept)
 
 
 def shown(request: Request) -> str:
-    """The key a request shows, or nothing."""
+    """The credential a request shows, or nothing."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return (
         token.strip()
         if scheme.lower() == "bearer" and token.strip()
-        else request.headers.get("x-api-key", "")
+        else request.headers.get("x-api-key", "").strip()
     )

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.TooLarge: 413,
     errors.BadInput: 422,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.AdapterError: 503,
@@ -43,6 +45,8 @@ def status(error: errors.AgentflowError) -> int:
 def problem(error: errors.AgentflowError, run_id: str | None = None) -> JSONResponse:
     """The answer to a request that failed; `run_id` names the turn it left in the ledger."""
     headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     body = as_json(error) if run_id is None else {**as_json(error), "run_id": run_id}
     return JSONResponse(body, status(error), headers)
 

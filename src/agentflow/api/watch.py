@@ -6,26 +6,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentflow.api.places import door
 from agentflow.residency.roster import Adapter
 from agentflow.telemetry.metrics import CONTENT_TYPE, Metrics
 from agentflow.wiring import Services
 
 router = APIRouter()
-DOORS = {
-    "invoke": "invoke",
-    "v1": "openai",
-    "memory": "memory",
-    "residency": "residency",
-    "mcp": "mcp",
-    "a2a": "a2a",
-}
-PROTOCOL = ("threads", "runs", "assistants", "store", "info", "ok")
-
-
-def door(path: str) -> str:
-    """Which door a path belongs to: a handful of names, whatever is asked for."""
-    first = path.strip("/").partition("/")[0]
-    return "protocol" if first in PROTOCOL else DOORS.get(first, "house")
 
 
 class Watch:

@@ -1,7 +1,6 @@
 """A running agentflow for a command: the one that listens already, or one of our own for a while."""
 
 import asyncio
-import ipaddress
 import json
 import signal
 import socket
@@ -18,7 +17,7 @@ from agentflow.routing.roles import Lesson
 from agentflow.settings import Environment, load, read_environment
 from agentflow.settings.schema import Server
 from agentflow.turn import Json
-from agentflow.wiring import Place, Progress, running
+from agentflow.wiring import Place, Progress, Services, running
 
 
 def place(config: Path | None = None, environment: Environment | None = None) -> Place:
@@ -30,13 +29,6 @@ def place(config: Path | None = None, environment: Environment | None = None) ->
 
 def listening(server: Server) -> socket.socket:
     """A socket on the configured address, taken before anything is started. Raises StartError."""
-    if not is_loopback(server.host) and server.api_key is None:
-        raise StartError(
-            f"server.host = {server.host} can be reached from other machines, so server.api_key must be set "
-            "(for example api_key: env:AGENTFLOW_API_KEY). Or listen on 127.0.0.1.",
-            field="server.host",
-            value=server.host,
-        )
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     # The protocol must be named: asyncio sets TCP_NODELAY only then, and without it answers wait 40 ms.
     taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -54,14 +46,19 @@ def listening(server: Server) -> socket.socket:
     return taken
 
 
-def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+async def guarded(services: Services) -> None:
+    """Beyond this machine nothing is answered that no key could open. Raises StartError."""
+    settings = services.settings
+    server = settings.server
+    if server.on_loopback or server.api_key or settings.access.tokens or await services.keys.any():
+        return
+    raise StartError(
+        f"server.host = {server.host} can be reached from other machines, so a key is needed: make one with "
+        "`agentflow keys create NAME`, or server.api_key must be set (for example api_key: env:AGENTFLOW_API_KEY). "
+        "Or listen on 127.0.0.1.",
+        field="server.host",
+        value=server.host,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -78,6 +75,8 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
     taken = on or listening(Server(host="127.0.0.1", port=_free_port()))
     host, port = taken.getsockname()[:2]
     async with running(place, progress=progress) as services:
+        if on is not None:
+            await guarded(services)
         config = uvicorn.Config(create(services), log_config=None, access_log=False, lifespan="off")
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[taken]))

@@ -78,6 +78,10 @@ class EmbeddedPostgres:
             raise DatabaseDown("The embedded Postgres has not been started.")
         return self._cluster.dsn(DATABASE)
 
+    def beside(self) -> str:
+        """The DSN under which another process of this machine serves the folder."""
+        return self._plan().dsn(DATABASE)
+
     def alive(self) -> bool:
         """Whether the server takes connections; False between a crash and the restart."""
         process = self._process

@@ -14,7 +14,13 @@ from agentflow.settings.document import Document, Finding, Path_, dotted, read
 from agentflow.settings.environment import OVERRIDES, Environment
 from agentflow.settings.schema import Settings
 
-SECRETS = (("postgres", "url"), ("model", "api_key"), ("embedder", "api_key"), ("server", "api_key"))
+SECRETS = (
+    ("postgres", "url"),
+    ("model", "api_key"),
+    ("embedder", "api_key"),
+    ("server", "api_key"),
+    ("access", "tokens", "public_key"),
+)
 
 
 def load(file: Path, environment: Environment) -> Settings:

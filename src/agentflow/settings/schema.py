@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from agentflow.settings.access import AccessSettings, LimitSettings
 from agentflow.settings.collections import Collection
 from agentflow.settings.residency import Cron, DiskTier, Fetching, PinTo, RamTier, WhenCold
 from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
@@ -18,6 +19,7 @@ from agentflow.settings.values import (
     Section,
     Warm,
     WarmBy,
+    is_loopback,
 )
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.:]+(/\d{1,3})?")
@@ -173,6 +175,11 @@ class Server(Section):
     message_chars: int = Field(200_000, ge=1)
     turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return is_loopback(self.host)
+
 
 class OpenAISettings(Section):
     """How clients that know no threads are matched with ours."""
@@ -226,4 +233,6 @@ class Settings(Section):
     postgres: Postgres = Postgres()
     server: Server = Server()
     openai: OpenAISettings = OpenAISettings()
+    access: AccessSettings = AccessSettings()
+    limits: LimitSettings = LimitSettings()
     egress: EgressSettings = EgressSettings()

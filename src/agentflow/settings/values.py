@@ -1,5 +1,6 @@
 """Small value types of the file: durations, sizes, places, secrets."""
 
+import ipaddress
 import re
 from enum import StrEnum
 from typing import Annotated, Any
@@ -45,6 +46,16 @@ def octets(value: Any) -> Any:
         raise ValueError(f"{value!r} is not a size; write a number with kB, MB, GB or GiB, such as 16GB")
     unit = (match[2] or "").lower()
     return int(float(match[1]) * (1024 if unit.endswith("i") else 1000) ** _POWERS[unit[:1]])
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def lowered(value: Any) -> Any:

@@ -16,15 +16,20 @@ async def database(place: Place, stack: AsyncExitStack, progress: Progress) -> s
     postgres = place.settings.postgres
     if postgres.url is not None:
         return postgres.url.get_secret_value()
-    options = EmbeddedOptions(
+    server = EmbeddedPostgres(embedded(place), progress=progress)
+    stack.push_async_callback(asyncio.to_thread, server.stop)
+    return await asyncio.to_thread(server.start)
+
+
+def embedded(place: Place) -> EmbeddedOptions:
+    """Our own Postgres, as the settings want it."""
+    postgres = place.settings.postgres
+    return EmbeddedOptions(
         data=postgres.data,
         bin_dir=postgres.bin_dir,
         start_timeout=postgres.start_timeout,
         run_as=postgres.run_as,
     )
-    server = EmbeddedPostgres(options, progress=progress)
-    stack.push_async_callback(asyncio.to_thread, server.stop)
-    return await asyncio.to_thread(server.start)
 
 
 def embedder(place: Place, progress: Progress) -> Embedder:

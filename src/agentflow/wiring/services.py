@@ -24,6 +24,7 @@ from agentflow.records.feedback import Feedback
 from agentflow.records.figures import Figures
 from agentflow.records.forget import Forgetting
 from agentflow.records.indexes import VectorIndexes
+from agentflow.records.keys import Keys
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.places import Places
@@ -72,6 +73,7 @@ class Services:
     metrics: Metrics
     figures: Figures
     portable: Portable
+    keys: Keys
     owed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -180,6 +182,7 @@ async def _services(
         owed=owed,
         metrics=metrics,
         figures=Figures(connections),
+        keys=Keys(connections),
     )
 
 

@@ -1,0 +1,57 @@
+"""Who may use the server, and how much: its `access` and `limits` blocks."""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from agentflow.settings.values import Seconds, Section
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA"]
+Scope = Literal["chat", "threads", "memory", "users", "admin"]
+
+
+class TokenSettings(Section):
+    """JSON Web Tokens of an identity provider (OIDC). Their algorithms are pinned here, never taken from a token."""
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = Field(None, description="Where the provider publishes its keys.")
+    public_key: SecretStr | None = Field(None, description="A key in PEM instead; file:PATH or env:NAME.")
+    algorithms: tuple[Algorithm, ...] = Field(("RS256", "ES256"), min_length=1)
+    user_claim: str = Field("sub", description="Who the user is.")
+    tenant_claim: str | None = Field(None, description="A whole number; none: everybody is of tenant 0.")
+    scopes_claim: str = Field("scope", description="A list, or words with spaces between.")
+    scopes: tuple[Scope, ...] = Field(
+        ("chat", "threads", "memory"), description="For tokens without that claim."
+    )
+    leeway: Seconds = Field(30.0, description="How far clocks may differ.")
+
+    @model_validator(mode="after")
+    def _one_key(self) -> "TokenSettings":
+        if (self.jwks_url is None) == (self.public_key is None):
+            raise ValueError("tokens need either jwks_url or public_key")
+        return self
+
+
+class AccessSettings(Section):
+    """Who may, beside server.api_key and the keys of `agentflow keys`."""
+
+    tokens: TokenSettings | None = None
+    hosts: tuple[str, ...] = Field(
+        (), description="Names by which this server is reached; none: any, once a key is needed."
+    )
+
+
+class LimitSettings(Section):
+    """How much one key, or one user of a token, may ask for. More is answered with 429 and Retry-After."""
+
+    rate: str | None = Field("1200/minute", description="Requests, such as 20/second; null: any number.")
+    requests: int = Field(64, ge=1, description="Requests at the same time, streams included.")
+
+    @model_validator(mode="after")
+    def _readable(self) -> "LimitSettings":
+        if self.rate is not None:
+            number, _, unit = self.rate.partition("/")
+            if not number.strip().isdigit() or unit.strip() not in ("second", "minute", "hour", "day"):
+                raise ValueError("write a number per second, minute, hour or day, such as 1200/minute")
+        return self
