@@ -71,6 +71,7 @@ async def _again(
     work: Callable[[], Awaitable[object]], *, every: float, wake: asyncio.Event | None = None
 ) -> None:
     """Run `work` for ever, at once when woken; an error is logged and the next round comes."""
+    task = asyncio.current_task()
     while True:
         try:
             await work()
@@ -78,6 +79,10 @@ async def _again(
             log.warning("background work will be tried again", reason=error.message)
         except Exception:
             log.exception("background work broke")
+        if (
+            task is not None and task.cancelling()
+        ):  # a driver told to stop in a statement may raise its own error
+            return
         if wake is None:
             await asyncio.sleep(every)
             continue
