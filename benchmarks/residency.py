@@ -108,7 +108,9 @@ def main() -> None:
     parser.add_argument("--entries", action="store_true", help="cap RAM in adapters instead of bytes")
     parser.add_argument("--only", help="scenarios whose name begins so")
     parser.add_argument("--live", metavar="ENGINE", help="on a running engine instead: vllm, local or double")
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="with --live: where its server listens")
+    parser.add_argument(
+        "--url", default="http://127.0.0.1:8000", help="with --live: where its server listens"
+    )
     asked = parser.parse_args()
     if asked.live:
         import residency_live  # noqa: PLC0415 - an engine, which the simulator does not need

@@ -1,9 +1,9 @@
 """Residency on a running engine: what cold adapters add to the first token, begun early or on demand.
 
 `python benchmarks/residency.py --live vllm --url http://127.0.0.1:8000` (or `--live local`, `--live double`): 500
-requests over 40 adapters and 8 slots, through the product's own keeper. Every request is asked twice; the second
-time its adapter is warm, and the difference is what residency added. `ours` begins the load when the role is known,
-before recall; `on demand` when it is needed, with no copies in memory. Files lie on the machine's own disk.
+requests over 40 adapters and 8 slots, through the product's own keeper. `always warm` asks only for as many adapters
+as there are slots, and gives the median that the others are compared with. `ours` begins the load when the role is
+known, before 50 ms of recall; `on demand` when it is needed, with no copies in memory. Server: `agentflow engine`.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agentflow import tiny
+from agentflow import telemetry, tiny
 from agentflow.adapters import CONFIG, WEIGHTS
 from agentflow.protocols import Engine, Keeper, Prompt
 from agentflow.settings import Settings, read_environment
@@ -29,6 +30,8 @@ from agentflow.wiring import residency as tiers
 from agentflow.wiring.choices import adapters as checked
 from agentflow.wiring.engines import engine as opened
 
+Mode = Literal["always warm", "on demand", "ours"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 RECALL = 0.05
 QUESTION = Prompt([{"role": "user", "content": "What is justice?"}], max_tokens=1)
 
@@ -71,33 +74,46 @@ def folders(count: int) -> Iterator[dict[str, Path]]:
         yield made
 
 
-async def measured(asked: Asked, *, early: bool) -> tuple[list[float], list[float]]:
-    """Milliseconds from the end of recall to the first token: as it came, and again once it was warm."""
+async def measured(asked: Asked, mode: Mode) -> np.ndarray:
+    """Milliseconds from the end of recall to the first token, for every request."""
+    roles = trace(asked)
+    if mode == "always warm":
+        roles = [f"role{int(role.removeprefix('role')) % asked.slots}" for role in roles]
     with folders(asked.adapters) as found:
-        model = {"engine": asked.engine, "url": asked.url, "slots": asked.slots, "max_rank": 8, "device": "cpu"}
-        if not early:
+        model = {
+            "engine": asked.engine,
+            "url": asked.url,
+            "slots": asked.slots,
+            "max_rank": 8,
+            "device": "cpu",
+        }
+        if mode == "on demand":
             model["ram"] = 0
-        roles = {name: {"lora_path": str(path), "warm": "demand"} for name, path in found.items()}
-        place = Place(Settings.model_validate({"model": model, "roles": roles}), read_environment(), Path.cwd())
+        told = {name: {"lora_path": str(path), "warm": "demand"} for name, path in found.items()}
+        place = Place(
+            Settings.model_validate({"model": model, "roles": told}), read_environment(), Path.cwd()
+        )
         async with AsyncExitStack() as stack:
             engine = await opened(place, stack, silent)
             stack.push_async_callback(engine.close)
-            disk = tiers.cache(place, stack)
-            keeper = await tiers.keeper(place, stack, engine, await checked(place, silent), disk)
-            return await _walked(engine, keeper, trace(asked), early=early)
+            keeper = await tiers.keeper(
+                place, stack, engine, await checked(place, silent), tiers.cache(place, stack)
+            )
+            took = await _walked(engine, keeper, roles, early=mode == "ours")
+            for name in {keeper.identity(role) for role in told} - {None}:
+                await engine.unload(str(name))
+    first = {roles.index(role) for role in roles} if mode == "always warm" else set()
+    return np.array([ms for place, ms in enumerate(took) if place not in first])
 
 
-async def _walked(
-    engine: Engine, keeper: Keeper, roles: Sequence[str], *, early: bool
-) -> tuple[list[float], list[float]]:
-    cold, warm = [], []
+async def _walked(engine: Engine, keeper: Keeper, roles: Sequence[str], *, early: bool) -> list[float]:
+    took = []
     for role in roles:
         if early:
             keeper.warm(role)
         await asyncio.sleep(RECALL)
-        cold.append(await _first_token(engine, keeper, role))
-        warm.append(await _first_token(engine, keeper, role))
-    return cold, warm
+        took.append(await _first_token(engine, keeper, role))
+    return took
 
 
 async def _first_token(engine: Engine, keeper: Keeper, role: str) -> float:
@@ -111,16 +127,18 @@ async def _first_token(engine: Engine, keeper: Keeper, role: str) -> float:
 
 
 def main(asked: Asked) -> None:
-    grid = Table(title=f"{asked.engine}: {asked.requests} requests, {asked.adapters} adapters, {asked.slots} slots")
-    for heading in ("", "first token, warm", "added: mean", "p50", "p95", "p99"):
-        grid.add_column(heading, justify="left" if not heading else "right")
-    means = {}
-    for name, early in (("on demand", False), ("ours", True)):
-        cold, warm = asyncio.run(measured(asked, early=early))
-        usual = float(np.median(warm))
-        added = np.array(cold) - usual
-        means[name] = float(added.mean())
-        spread = (f"{value:.1f}" for value in np.percentile(added, [50, 95, 99]))
-        grid.add_row(name, f"{usual:.1f} ms", f"{added.mean():.2f} ms", *spread)
+    telemetry.configure(readable=True, level="warning")
+    grid = Table(
+        title=f"{asked.engine}: {asked.requests} requests, {asked.adapters} adapters, {asked.slots} slots"
+    )
+    for heading in ("", "first token", "added to always warm: mean", "p50", "p95", "p99"):
+        grid.add_column(heading, justify="right" if heading else "left")
+    usual, means = 0.0, {}
+    for mode in MODES:
+        took = asyncio.run(measured(asked, mode))
+        usual = usual or float(np.median(took))
+        means[mode] = float((took - usual).mean())
+        spread = (f"{value:.1f}" for value in np.percentile(took - usual, [50, 95, 99]))
+        grid.add_row(mode, f"{np.median(took):.1f} ms", f"{means[mode]:.2f} ms", *spread)
     Console(width=120).print(grid)
-    print(f"ours / on demand: {means['ours'] / means['on demand']:.2f}")
+    print(f"ours / on demand: {means['ours'] / means['on demand']:.2f} of the mean added")
