@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from agentflow.errors import ConfigError
 from agentflow.residency.footprint import BaseModel, OnGpus, on_gpus, smallest_rank
 from agentflow.residency.plan import Budgets, Move, Standing, Tier, Want, moves
@@ -13,11 +15,11 @@ from agentflow.settings import Settings
 from agentflow.settings.values import Warm
 from agentflow.shelves.ram import capacity
 from agentflow.wiring.place import Place, base_folder
+from agentflow.wiring.residency import MOST, SHARED_MEMORY, is_near
 from agentflow.wiring.spots import ATTENTION, Spot, of_profile, of_roles
 
 _RESERVING = {"vllm", "sglang", "double"}
 """Engines that reserve slots of the highest rank at the start; others take what is loaded."""
-MEMORY_FILES = Path("/dev/shm")  # noqa: S108 - only looked at, to learn its size
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,16 @@ def _base(place: Place, profile: Profile | None) -> tuple[BaseModel | None, str]
 
 
 def _ram(place: Place, profile: Profile | None) -> int | ConfigError:
-    """Bytes of the RAM tier on this machine; what is wrong with it is a mistake of the plan."""
-    ram = place.settings.model.ram
-    if profile and ram.max is not None:
-        return ram.max
+    """Bytes of the RAM tier as the keeper would have them; what is wrong with it is a mistake of the plan."""
+    model = place.settings.model
+    if profile and model.ram.max is not None:
+        return model.ram.max
+    if model.engine == "local":
+        return min(MOST, psutil.virtual_memory().total // 4) if model.ram.max is None else model.ram.max
+    if model.ram.path is None and not is_near(model):
+        return 0
     try:
-        return capacity(ram.path or MEMORY_FILES, ram.max)
+        return capacity(model.ram.path or SHARED_MEMORY, model.ram.max)
     except ConfigError as error:
         return error
 

@@ -94,7 +94,7 @@ def _memory(place: Place, engine: Engine) -> tuple[RamPool | None, int]:
     if engine.capabilities.host_tier:
         wanted = model.ram.max
         return None, min(MOST, psutil.virtual_memory().total // 4) if wanted is None else wanted
-    if model.ram.path is None and not _is_near(model):
+    if model.ram.path is None and not is_near(model):
         return None, 0
     folder = _folder(place)
     octets = capacity(folder, model.ram.max)
@@ -110,7 +110,7 @@ def _memory(place: Place, engine: Engine) -> tuple[RamPool | None, int]:
     return pool, octets
 
 
-def _is_near(model: Model) -> bool:
+def is_near(model: Model) -> bool:
     """Whether the engine sees this machine's memory."""
     return model.engine in INSIDE or urlsplit(model.url).hostname in NEAR
 
