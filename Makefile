@@ -9,14 +9,14 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 VLLM := .venv-vllm
 STUDIO := .venv-studio
 
-.PHONY: demo test check install format test-vllm test-studio serve migrate schema lock bench bench-residency bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio serve migrate schema lock bench bench-residency bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
 	@$(BIN)/agentflow demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not vllm and not studio"
+	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio"
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
@@ -32,6 +32,9 @@ format: $(VENV)/.ready-dev
 
 test-vllm: $(VENV)/.ready-dev $(VLLM)/.ready
 	$(BIN)/python -m pytest -m vllm
+
+test-llamacpp: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m llamacpp
 
 test-studio: $(VENV)/.ready-dev $(STUDIO)/.ready
 	$(BIN)/python -m pytest -m studio

@@ -1,12 +1,14 @@
 """The engines of the contract suite, each with three adapters and a way to look inside."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -155,6 +157,7 @@ def double() -> Iterator[Served]:
         *DOUBLES,
         pytest.param("local", marks=pytest.mark.local),
         pytest.param("vllm", marks=pytest.mark.vllm),
+        pytest.param("llama_server", marks=pytest.mark.llamacpp),
     ]
 )
 async def stand(request, bad_folder) -> AsyncIterator[Stand]:
@@ -249,6 +252,41 @@ def _running(url: str) -> Callable[[], Awaitable[int]]:
     return ask
 
 
+# --- the real llama.cpp ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def llama_server_stand(llama_server_url, tiny_folders, bad_folder) -> Stand:
+    engine = LlamaCpp(llama_server_url)
+    return Stand(
+        engine, tiny_folders, _is_tiny_voice, partial(_busy_slots, llama_server_url), bad_folder, _nothing
+    )
+
+
+async def _busy_slots(url: str) -> int:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        return sum(slot["is_processing"] for slot in (await client.get(f"{url}/slots")).json())
+
+
+@pytest.fixture(scope="session")
+def llama_server_url(tiny_folders, tmp_path_factory) -> Iterator[str]:
+    binary = os.environ.get("AGENTFLOW_TEST_LLAMA_SERVER")
+    if not binary or importlib.util.find_spec("gguf") is None:
+        pytest.skip("needs AGENTFLOW_TEST_LLAMA_SERVER, the path of a llama-server, and the package gguf")
+    home, port = tmp_path_factory.mktemp("gguf"), _free_port()
+    writer = Path(__file__).parents[2] / "training" / "tiny_gguf.py"
+    subprocess.run([sys.executable, writer, home], check=True)
+    command = [
+        binary, "-m", home / "base.gguf", "--lora", ",".join(str(home / f"{role}.gguf") for role in ROLES),
+        "--lora-init-without-apply", "--host", "127.0.0.1", "--port", str(port), "-t", "1", "-tb", "1",
+        "-c", "4096", "-np", "4", "--slots", "--no-context-shift",
+    ]  # fmt: skip
+    log = home / "server.log"
+    with _process(command, dict(os.environ), log) as process:
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+
+
 # --- the real vLLM ---------------------------------------------------------------------------
 
 
@@ -257,13 +295,22 @@ def vllm_url(tiny_folders, tmp_path_factory) -> Iterator[str]:
     python = Path(os.environ.get("AGENTFLOW_VLLM_PYTHON", ".venv-vllm/bin/python"))
     if not python.is_file():
         pytest.skip(f"no {python}: requirements/vllm.txt tells how to install the CPU build of vLLM")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with _vllm_process(python, port, log) as process:
         _wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
         yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def free_url() -> str:
+    return f"http://127.0.0.1:{_free_port()}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -280,9 +327,15 @@ def _vllm_process(python: Path, port: int, log: Path) -> Iterator[subprocess.Pop
         "--max-num-seqs", "16", "--enforce-eager", "--kv-cache-memory-bytes", "64M", "--enable-lora",
         "--max-loras", "4", "--max-cpu-loras", "6", "--max-lora-rank", "8",
     ]  # fmt: skip
+    with _process(command, os.environ | switches, log) as process:
+        yield process
+
+
+@contextmanager
+def _process(command: list, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=os.environ | switches, stdout=output, stderr=output, start_new_session=True
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
         yield process
@@ -293,14 +346,14 @@ def _vllm_process(python: Path, port: int, log: Path) -> Iterator[subprocess.Pop
 def _wait_until_healthy(process: subprocess.Popen, url: str, log: Path) -> None:
     for _ in range(START_LIMIT * 2):
         if process.poll() is not None:
-            pytest.fail(f"vLLM ended with {process.returncode}:\n{_tail(log)}")
+            pytest.fail(f"the server ended with {process.returncode}:\n{_tail(log)}")
         try:
             if httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    pytest.fail(f"vLLM was not healthy after {START_LIMIT} s:\n{_tail(log)}")
+    pytest.fail(f"the server was not healthy after {START_LIMIT} s:\n{_tail(log)}")
 
 
 def _tail(log: Path) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentflow.cli.engine import shown
-from agentflow.engines.command import Command
-from agentflow.engines.supervisor import Patience, Supervisor
+from agentflow.engines.launcher.command import Command
+from agentflow.engines.launcher.supervisor import Patience, Supervisor
 from agentflow.errors import ConfigError, StartError
 from agentflow.settings import Environment, Settings
 from agentflow.wiring import Place

@@ -11,8 +11,8 @@ import typer
 
 from agentflow.cli import house
 from agentflow.cli.terminal import err, out
-from agentflow.engines.command import Command
-from agentflow.engines.supervisor import Supervisor
+from agentflow.engines.launcher.command import Command
+from agentflow.engines.launcher.supervisor import Supervisor
 from agentflow.errors import StartError
 from agentflow.wiring import Place
 from agentflow.wiring.launch import launch, listens_wide

@@ -17,8 +17,8 @@ class LlamaCpp:
     """Started with `--lora a.gguf,b.gguf --lora-init-without-apply`; their order makes their ids.
 
     An adapter is found by a GGUF file in its own folder, or one named after its role. All of them are resident
-    for the server's life; a request names the scale of each, since ids it leaves out would be silent anyway
-    only while no default is set.
+    for the server's life, and a request that names no scales gets them all at once: every request names every
+    scale.
     """
 
     name = "llamacpp"

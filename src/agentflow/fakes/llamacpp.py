@@ -12,7 +12,10 @@ from agentflow.fakes import scene
 
 
 class LlamaCppDouble:
-    """`paths` are the files of --lora, in the order of their ids; none is applied unless a request says so."""
+    """`paths` are the files of --lora, in the order of their ids.
+
+    As the real one does, it applies all of them to a request that names none.
+    """
 
     def __init__(self, *paths: str) -> None:
         self.scene = scene.Scene()
@@ -40,5 +43,6 @@ class LlamaCppDouble:
         scales: list[dict[str, Any]] = body.get("lora") or []
         if any(not 0 <= one["id"] < len(self.paths) for one in scales):
             return scene.error(400, "Invalid LoRA adapter id")
-        applied = [Path(self.paths[one["id"]]).stem for one in scales if one["scale"]]
+        wanted = [one["id"] for one in scales if one["scale"]] if scales else range(len(self.paths))
+        applied = [Path(self.paths[place]).stem for place in wanted]
         return scene.chat(self.scene, body, "+".join(applied) or "base")

@@ -5,8 +5,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agentflow.adapters import check
-from agentflow.engines import command
-from agentflow.engines.command import Command, Start
+from agentflow.engines.launcher import command
+from agentflow.engines.launcher.command import Command, Start
 from agentflow.errors import AdapterError, ConfigError
 from agentflow.residency.footprint import smallest_rank
 from agentflow.residency.roster import REMOTE, Adapter, located, roster

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from agentflow.engines.command import Command
+from agentflow.engines.launcher.command import Command
 from agentflow.errors import StartError
 
 Say = Callable[[str], None]

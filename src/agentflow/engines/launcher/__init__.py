@@ -1,0 +1,1 @@
+"""A model server as a child of agentflow: its command line, its life."""
