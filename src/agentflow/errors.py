@@ -11,6 +11,7 @@ AgentflowError
 ├── Unauthorized                no credential, or one that opens nothing
 ├── Forbidden                   the credential lacks a scope
 ├── Conflict                    the same idempotency key with another request
+├── TooMany                     a limit of what may wait or run is reached
 ├── AdapterError                an adapter cannot be used
 │   ├── InvalidAdapter          its files fail validation; no engine has seen them
 │   ├── FetchFailed             its source does not give it
@@ -94,6 +95,10 @@ class Forbidden(AgentflowError):
 
 class Conflict(AgentflowError):
     """The idempotency key was used before for a different request."""
+
+
+class TooMany(AgentflowError):
+    """A limit of what may wait or run at once is reached."""
 
 
 class AdapterError(AgentflowError):

@@ -43,5 +43,5 @@ def create(services: Services) -> ASGIApp:
         # rebound to a loopback address sends its own name as Host.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
     readable = ReadableRefusal(app, body_limit=server.body_limit)
-    guarded = gate(readable, services.keys, services.settings)
+    guarded = gate(readable, services.keys, services.settings, services.metrics)
     return Watch(openai.InTheirShape(guarded), services.metrics)

@@ -5,6 +5,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from fastapi import Request
@@ -13,10 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentflow.api.places import door
 from agentflow.api.problems import problem
+from agentflow.api.quota import Quota
 from agentflow.api.tokens import Tokens
 from agentflow.errors import AgentflowError, DatabaseDown, Forbidden, Unauthorized
 from agentflow.records.keys import PREFIX, SCOPES, Key, Keys
 from agentflow.settings import Settings
+from agentflow.telemetry import Metrics
 
 OPEN = ("/health", "/ok")
 EVERYTHING = frozenset(SCOPES)
@@ -83,6 +86,7 @@ class Gate:
     keys: Keys
     api_key: str | None = None
     tokens: Tokens | None = None
+    quota: Quota | None = None
     closed: bool = True
     clock: Callable[[], float] = time.monotonic
     _known: OrderedDict[bytes, tuple[float, Key | None]] = field(default_factory=OrderedDict)
@@ -94,12 +98,15 @@ class Gate:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        try:
-            request.state.caller = await self._admitted(request)
-        except AgentflowError as error:
-            await _refused(request, error)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        async with AsyncExitStack() as stack:
+            try:
+                who = request.state.caller = await self._admitted(request)
+                if self.quota is not None and who.id:
+                    await stack.enter_async_context(self.quota.spent(who.id))
+            except AgentflowError as error:
+                await _refused(request, error)(scope, receive, send)
+                return
+            await self.app(scope, receive, send)
 
     async def _admitted(self, request: Request) -> Caller:
         """Raises Unauthorized, Forbidden or DatabaseDown."""
@@ -152,7 +159,7 @@ class Gate:
         return self.closed
 
 
-def gate(app: ASGIApp, keys: Keys, settings: Settings) -> Gate:
+def gate(app: ASGIApp, keys: Keys, settings: Settings, metrics: Metrics) -> Gate:
     """The gate that the settings ask for."""
     server, tokens = settings.server, settings.access.tokens
     return Gate(
@@ -160,6 +167,7 @@ def gate(app: ASGIApp, keys: Keys, settings: Settings) -> Gate:
         keys,
         server.api_key.get_secret_value() if server.api_key else None,
         Tokens(tokens) if tokens else None,
+        Quota(settings.limits, metrics),
         closed=must_show(settings),
     )
 

@@ -22,6 +22,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.TooMany: 429,
     errors.AdapterError: 503,
     errors.EngineTimeout: 504,
     errors.PromptRefused: 422,
