@@ -5,9 +5,14 @@ import sys
 
 import structlog
 
+from agentflow.telemetry.redactor import Redactor
 
-def configure(*, readable: bool, level: str = "info") -> None:
-    """Send structlog and the standard library's loggers to stderr. Message contents are never logged."""
+
+def configure(*, readable: bool, level: str = "info", content: bool = False) -> None:
+    """Send structlog and the standard library's loggers to stderr, through one chain.
+
+    What people said is left out unless `content`; secrets always are.
+    """
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if readable
@@ -18,6 +23,8 @@ def configure(*, readable: bool, level: str = "info") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         structlog.processors.ExceptionRenderer(),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        Redactor(content=content),
     ]
     structlog.configure(
         processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
