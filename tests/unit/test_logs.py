@@ -44,10 +44,7 @@ def test_what_is_bound_stands_on_every_line_ours_and_others(lines) -> None:
 def test_neither_secrets_nor_words_of_people_are_logged(lines) -> None:
     log = structlog.get_logger("agentflow")
     log.info("asked", text="my dog is Rex", api_key=SECRET, headers={"Authorization": f"Bearer {SECRET}"})
-    try:
-        raise ValueError(f"cannot reach postgresql://ann:hunter2@db/x with {SECRET}")
-    except ValueError:
-        log.exception("broke")
+    log.error("broke", exc_info=ValueError(f"cannot reach postgresql://ann:hunter2@db/x with {SECRET}"))
     told = json.dumps(lines())
     assert all(word not in told for word in ("Rex", SECRET, "hunter2"))
     assert "postgresql://ann:***@db/x" in told

@@ -99,6 +99,7 @@ class Worker:
 
     async def _work(self, feed: Feed, record: RunRecord, lease: Lease | None) -> None:
         """The outermost loop of a turn: whatever happens ends in the feed."""
+        structlog.contextvars.bind_contextvars(turn_id=feed.run_id, thread_id=feed.thread_id)
         error: AgentflowError | None = None
         try:
             lease = lease or await self._claimed(feed, record)

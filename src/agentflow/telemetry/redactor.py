@@ -26,7 +26,6 @@ SAID = frozenset(
         "output",
         "content",
         "answer",
-        "message_text",
         "messages",
         "prompt",
         "memories",
