@@ -11,6 +11,7 @@ AgentflowError
 ├── Unauthorized                no credential, or one that opens nothing
 ├── Forbidden                   the credential lacks a scope
 ├── Conflict                    the same idempotency key with another request
+├── Busy                        the thread or run is in use
 ├── TooMany                     a limit of what may wait or run is reached
 ├── AdapterError                an adapter cannot be used
 │   ├── InvalidAdapter          its files fail validation; no engine has seen them
@@ -31,6 +32,7 @@ AgentflowError
 │   └── SchemaMismatch          the database belongs to another version or embedder
 ├── LeaseLost                   a newer attempt owns the turn; this one writes nothing more
 ├── TurnFailed                  an earlier attempt of this turn failed for good
+├── GraphFailed                 a node of a served graph raised something of its own
 └── StartError                  the server cannot start (port taken, missing extra)
 """
 
@@ -95,6 +97,10 @@ class Forbidden(AgentflowError):
 
 class Conflict(AgentflowError):
     """The idempotency key was used before for a different request."""
+
+
+class Busy(AgentflowError):
+    """The thread or run is in use, so this cannot be done now."""
 
 
 class TooMany(AgentflowError):
@@ -175,6 +181,14 @@ class LeaseLost(AgentflowError):
 
 class TurnFailed(AgentflowError):
     """The turn has failed for good; the message is the stored reason."""
+
+
+class GraphFailed(AgentflowError):
+    """A node of a served graph raised; `kind` is the name of what it raised."""
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class StartError(AgentflowError):

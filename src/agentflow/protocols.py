@@ -326,7 +326,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a run; every write carries `attempt` and fails once a newer one exists."""
+    """The right to work on a run; every write carries `attempt` and fails once a newer one exists.
+
+    `work` is what a run of the LangGraph protocol was asked for; None for a turn of another door.
+    """
 
     run_id: str
     thread_id: str
@@ -336,6 +339,8 @@ class Lease:
     text: str
     wanted_role: str | None
     given: Given | None = None
+    graph: str = "agent"
+    work: Json | None = None
 
     @property
     def owner(self) -> Owner:
@@ -430,8 +435,8 @@ class Ledger(Protocol):
         """Take the run with a new attempt number; None while an earlier run of the thread is open."""
         ...
 
-    async def renew(self, lease: Lease) -> None:
-        """Extend the lease. Raises LeaseLost."""
+    async def renew(self, lease: Lease) -> str | None:
+        """Extend the lease; how the run shall stop, if somebody asked for it. Raises LeaseLost."""
         ...
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:

@@ -16,6 +16,9 @@ receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `wr
 vector_place: a place outside Postgres where a collection's vectors are searched, filled up to item "filled", then
 told changes up to transaction "written" and "log_id"; vector_log: the items whose vectors changed, and in which
 transaction, noted by triggers on memory.
+thread.state: the graph's values at the end of the last run, as clients see them. run.work: what a run of the
+protocol was asked for, null for a turn of another door; run.stop: who runs it shall stop, and how; run.watched:
+another process listens, so its events are logged and its end is notified.
 memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
 """
 
@@ -30,6 +33,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -94,7 +98,17 @@ thread = Table(
     _meta(),
     _at("created_at"),
     _at("updated_at"),
+    Column("status", Text, nullable=False, server_default=text("'idle'")),
+    Column("state", JSONB(none_as_null=True)),
+    Column("interrupts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("error", JSONB(none_as_null=True)),
+    Column("state_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("on_expiry", Text),
+    Column("watched_until", DateTime(timezone=True)),
 )
+Index("thread_expires_ix", thread.c.expires_at, postgresql_where=thread.c.expires_at.is_not(None))
+Index("thread_meta_ix", thread.c.meta, postgresql_using="gin", postgresql_ops={"meta": "jsonb_path_ops"})
 Index(
     "thread_client_uq",
     thread.c.tenant,
@@ -129,6 +143,13 @@ run = Table(
     Column("error", JSONB(none_as_null=True)),
     _at("started_at"),
     Column("ended_at", DateTime(timezone=True)),
+    Column("assistant_id", Uuid),
+    Column("work", JSONB(none_as_null=True)),
+    _meta(),
+    Column("multitask", Text, nullable=False, server_default=text("'enqueue'")),
+    Column("start_after", DateTime(timezone=True)),
+    Column("stop", Text),
+    Column("watched", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("thread_id", "seq"),
 )
 Index("run_live_ix", run.c.lease_until, postgresql_where=run.c.status.in_((0, 1)))
@@ -433,3 +454,75 @@ feedback = Table(
     _at("updated_at"),
 )
 Index("feedback_status_ix", feedback.c.status, feedback.c.updated_at)
+
+run_event = Table(
+    "run_event",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("agentflow.run.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    _tenant(),
+    Column("user_ref", Text, nullable=False, server_default=text("agentflow.user_ref()")),
+    Column("name", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    _at("at"),
+    PrimaryKeyConstraint("run_id", "seq"),
+)
+Index("run_event_at_ix", run_event.c.at)
+
+assistant = Table(
+    "assistant",
+    metadata,
+    _tenant(),
+    Column("id", Uuid, nullable=False),
+    Column("graph", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("config", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("context", JSONB, nullable=False, server_default=text("'{}'")),
+    _meta(),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    _at("created_at"),
+    _at("updated_at"),
+    PrimaryKeyConstraint("tenant", "id"),
+)
+
+assistant_version = Table(
+    "assistant_version",
+    metadata,
+    _tenant(),
+    Column("assistant_id", Uuid, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("graph", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("config", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("context", JSONB, nullable=False, server_default=text("'{}'")),
+    _meta(),
+    _at("created_at"),
+    PrimaryKeyConstraint("tenant", "assistant_id", "version"),
+    ForeignKeyConstraint(
+        ["tenant", "assistant_id"],
+        ["agentflow.assistant.tenant", "agentflow.assistant.id"],
+        ondelete="CASCADE",
+    ),
+)
+
+cron = Table(
+    "cron",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _tenant(),
+    Column("user_ref", Text, nullable=False),
+    Column("assistant_id", Uuid, nullable=False),
+    Column("thread_id", Uuid, ForeignKey("agentflow.thread.id", ondelete="CASCADE")),
+    Column("schedule", Text, nullable=False),
+    Column("timezone", Text, nullable=False, server_default=text("'UTC'")),
+    Column("work", JSONB, nullable=False, server_default=text("'{}'")),
+    _meta(),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("end_at", DateTime(timezone=True)),
+    Column("next_at", DateTime(timezone=True)),
+    _at("created_at"),
+    _at("updated_at"),
+)
+Index("cron_user_ix", cron.c.tenant, cron.c.user_ref, cron.c.created_at)

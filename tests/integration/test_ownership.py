@@ -21,7 +21,7 @@ from agentflow.settings import Collection
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 ANN, BOB, ELSEWHERE = Owner(1, "ann"), Owner(1, "bob"), Owner(2, "ann")
 EVERYTHING = "select x::text from {} x"
-ALONE = {"alembic_version", "checkpoint_migrations"}  # which revision; no row of anybody
+ALONE = {"alembic_version", "checkpoint_migrations", "store_migrations"}  # which revision; no row of anybody
 TABLES = """
 select c.oid::regclass::text, c.relrowsecurity and c.relforcerowsecurity
 from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -194,7 +194,7 @@ async def test_a_turn_that_keeps_dying_is_given_up(world) -> None:
         for _ in range(2):
             await w.ledger.claim(accepted.record.run_id)
         await w.worker.recover()
-        await asyncio.gather(*w.worker.tasks)
+        await asyncio.gather(*w.worker.tasks.values())
         record = await w.ledger.find(accepted.record.run_id, tenant=0)
         assert (record.status, record.error["message"]) == ("failed", "Given up after 3 attempts.")
 

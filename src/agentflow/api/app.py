@@ -6,7 +6,18 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from agentflow import __version__
-from agentflow.api import health, invoke, listening, memory, openai, problems, routing, watch
+from agentflow.api import (
+    health,
+    invoke,
+    listening,
+    memory,
+    openai,
+    origins,
+    problems,
+    protocol,
+    routing,
+    watch,
+)
 from agentflow.api.keys import gate, must_show
 from agentflow.api.limits import ReadableRefusal
 from agentflow.api.watch import Watch
@@ -34,8 +45,11 @@ def create(services: Services) -> ASGIApp:
     app.include_router(openai.router)
     app.include_router(health.router)
     app.include_router(watch.router)
+    for router in protocol.routers():
+        app.include_router(router)
     problems.install(app)
     listening.install(app)
+    origins.allow(app, server.origins)
     if services.settings.access.hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *services.settings.access.hosts])
     elif not must_show(services.settings):

@@ -22,6 +22,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.Busy: 409,
     errors.TooMany: 429,
     errors.AdapterError: 503,
     errors.EngineTimeout: 504,
@@ -33,6 +34,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.DatabaseError: 503,
     errors.LeaseLost: 503,
     errors.TurnFailed: 502,
+    errors.GraphFailed: 500,
     errors.AgentflowError: 500,
 }
 """The first class in the error's ancestry that stands here decides."""

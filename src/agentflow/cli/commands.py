@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from agentflow import __version__, telemetry
+from agentflow.api.origins import STUDIO
 from agentflow.cli import demo as scripted
 from agentflow.cli import house, routing
 from agentflow.cli.adapters import adapters_app
@@ -73,10 +74,14 @@ def serve(
     fake: Annotated[
         bool, typer.Option("--fake", help="Use the stand-in engine: no model is needed.")
     ] = False,
+    graphs: Annotated[
+        Path | None, typer.Option(help="A langgraph.json: its graphs are served beside ours.")
+    ] = None,
+    studio: Annotated[bool, typer.Option("--studio", help="Let LangGraph Studio's page in.")] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     telemetry.configure(readable=err.is_terminal, level="info")
-    place = _changed(house.place(config), host, port, fake=fake)
+    place = replace(_changed(house.place(config), host, port, fake=fake, studio=studio), graphs=graphs)
     asyncio.run(_serve(place))
 
 
@@ -157,8 +162,10 @@ def schema() -> None:
     out.print(schema_text(), markup=False, soft_wrap=True, end="")
 
 
-def _changed(place: Place, host: str | None, port: int | None, *, fake: bool) -> Place:
-    server = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+def _changed(place: Place, host: str | None, port: int | None, *, fake: bool, studio: bool) -> Place:
+    server: Json = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    if studio:
+        server["origins"] = (*place.settings.server.origins, STUDIO)
     settings = place.settings.model_copy(update={"server": place.settings.server.model_copy(update=server)})
     if fake:
         settings = settings.model_copy(

@@ -130,9 +130,10 @@ class FakeLedger:
         entry.lease_until = self.clock() + self.lease
         return self._lease(entry)
 
-    async def renew(self, lease: Lease) -> None:
-        """See Ledger.renew."""
+    async def renew(self, lease: Lease) -> str | None:
+        """See Ledger.renew; nobody asks a run of this ledger to stop."""
         self._fenced(lease).lease_until = self.clock() + self.lease
+        return None
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger.finish."""

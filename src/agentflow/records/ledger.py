@@ -38,9 +38,9 @@ free as (select not exists (
   select from run where thread_id = %(thread)s and status in (0, 1)) as now),
 r as (
   insert into run (id, tenant, thread_id, seq, status, attempt, idem_key, fingerprint, wanted_role, given,
-                   worker, lease_until)
+                   worker, lease_until, watched)
   select %(run)s, %(tenant)s, t.id, t.last_seq, free.now::int, free.now::int, %(key)s, %(fingerprint)s, %(role)s,
-         %(given)s,         %(worker)s, now() + %(lease)s * interval '1 second'
+         %(given)s, %(worker)s, now() + %(lease)s * interval '1 second', not free.now
   from t, free
   on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
   returning id, thread_id, seq, status, attempt, started_at),
@@ -63,15 +63,19 @@ with c as (
   update run set attempt = attempt + 1, status = 1, worker = %(worker)s,
                  lease_until = now() + %(lease)s * interval '1 second'
   where id = %(run)s and (status = 0 or status = 1 and lease_until < now())
-    and not exists (select from run o where o.thread_id = run.thread_id and o.status in (0, 1) and o.seq < run.seq)
-  returning id, thread_id, tenant, seq, attempt, wanted_role, given)
-select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, m.content, c.wanted_role, c.given
-from c join thread t on t.id = c.thread_id join message m on m.thread_id = c.thread_id and m.seq = c.seq
+    and (start_after is null or start_after <= now())
+    and not exists (select from run o where o.thread_id = run.thread_id and o.status in (0, 1) and o.seq < run.seq
+                      and (o.start_after is null or o.start_after <= now()))
+  returning id, thread_id, tenant, seq, attempt, wanted_role, given, graph, work)
+select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, coalesce(m.content, ''), c.wanted_role, c.given, c.graph,
+       c.work
+from c join thread t on t.id = c.thread_id left join message m on m.thread_id = c.thread_id and m.seq = c.seq
 """
 
 RENEW = """
 update run set lease_until = now() + %(lease)s * interval '1 second'
 where id = %(run)s and attempt = %(attempt)s and status = 1
+returning stop
 """
 
 # Run done, answer, memories with their words, and the outbox rows of those without a vector; nothing if the
@@ -81,12 +85,15 @@ with f as (
   update run set status = 2, ended_at = now(), lease_until = null, role_name = %(role)s, adapter = %(adapter)s,
                  result = %(result)s, error = null, kind = %(kind)s, exchange = %(exchange)s, given = null
   where id = %(run)s and attempt = %(attempt)s and status = 1
-  returning id, thread_id, tenant),
+  returning id, thread_id, tenant, seq, watched),
 t as (
   update thread set last_seq = last_seq + 1, role_name = coalesce(%(role)s, role_name), updated_at = now(),
-                    session_seq = session_seq + %(places)s
+                    session_seq = session_seq + %(places)s, status = 'idle', error = null, interrupts = '{{}}'
   from f where thread.id = f.thread_id
-  returning thread.id, thread.last_seq, thread.session_id, thread.session_seq),
+  returning thread.id, thread.last_seq, thread.session_id, thread.session_seq, thread.last_seq > f.seq + 1 as more),
+told as (
+  select pg_notify('agentflow', 'thread ' || t.id) from t where t.more
+  union all select pg_notify('agentflow', 'run ' || f.id) from f where f.watched),
 a as (
   insert into message (thread_id, seq, id, tenant, run_id, role, content, role_name, adapter,
                        tokens_in, tokens_out, latency_ms)
@@ -95,13 +102,20 @@ a as (
   from f, t),
 place as (select f.tenant, t.id as thread_id, t.session_id, t.session_seq - %(places)s as first from f, t),
 {INSERT} {WORDS}
-select count(*) from f
+select count(*), (select count(*) from told) from f
 """  # noqa: S608 - constants
 
+# An open run may be taken at once by another process; those behind a closed one may go on.
 FAIL = """
-update run set status = %(status)s, error = %(error)s, lease_until = now(),
-               ended_at = case when %(status)s = 3 then now() end
-where id = %(run)s and attempt = %(attempt)s and status = 1
+with f as (
+  update run set status = %(status)s, error = %(error)s, lease_until = now(),
+                 ended_at = case when %(status)s = 3 then now() end
+  where id = %(run)s and attempt = %(attempt)s and status = 1
+  returning id, thread_id, status),
+t as (
+  update thread set status = 'error', error = %(error)s, updated_at = now()
+  from f where thread.id = f.thread_id and f.status = 3)
+select f.id, pg_notify('agentflow', 'thread ' || f.thread_id), pg_notify('agentflow', 'run ' || f.id) from f
 """
 
 REOPEN = """
@@ -128,9 +142,10 @@ left join lateral (
 where mine.id = %(run)s and mine.tenant = %(tenant)s
 """
 
-ABANDONED = (
-    "select id from run where status in (0, 1) and lease_until < now() order by started_at limit %(limit)s"
-)
+ABANDONED = """
+select id from run where status in (0, 1) and lease_until < now() and (start_after is null or start_after <= now())
+order by started_at limit %(limit)s
+"""
 RELEASE = "update run set lease_until = now() - interval '1 second' where status in (0, 1)"
 
 
@@ -173,12 +188,13 @@ class PostgresLedger:
             row = await cursor.fetchone()
         if row is None:
             return None
-        run, thread, attempt, tenant, user, text, role, given = row
-        return Lease(str(run), str(thread), attempt, tenant, user, text, role, given)
+        run, thread, attempt, tenant, user, text, role, given, graph, work = row
+        return Lease(str(run), str(thread), attempt, tenant, user, text, role, given, graph, work)
 
-    async def renew(self, lease: Lease) -> None:
+    async def renew(self, lease: Lease) -> str | None:
         """See Ledger.renew."""
-        await self._fenced(RENEW, lease, {"lease": self.lease})
+        (stop,) = await self._fenced(RENEW, lease, {"lease": self.lease})
+        return None if stop is None else str(stop)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger.finish. A database that restarts meanwhile is waited for, up to 20 s."""
@@ -281,11 +297,13 @@ class PostgresLedger:
             "places": max((one.ordinal + 1 for one in memories), default=0),
         }
 
-    async def _fenced(self, statement: str, lease: Lease, extra: dict[str, Any]) -> None:
+    async def _fenced(self, statement: str, lease: Lease, extra: dict[str, Any]) -> Any:
         async with self.connections.use(lease.owner) as connection:
             cursor = await connection.execute(statement.encode(), {**_identity(lease), **extra})
-        if cursor.rowcount != 1:
+            row = await cursor.fetchone()
+        if row is None:
             raise _lost(lease)
+        return row
 
     async def _by_key(self, connection: Connection, request: Request) -> RunRecord | None:
         if request.idempotency_key is None:

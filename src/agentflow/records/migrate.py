@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.store.postgres import PostgresStore
 from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine
@@ -138,6 +139,8 @@ def _prepare_checkpoints(dsn: str) -> None:
         connection.execute("set search_path to langgraph")
         PostgresSaver(connection).setup()
         _protect_checkpoints(connection)
+        PostgresStore(connection).setup()
+        _protect_store(connection)
 
 
 def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None:
@@ -163,6 +166,23 @@ def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None
             execute(f"delete from {table} where tenant is null")  # noqa: S608 - constants
             execute("reset role")
             execute(f"alter table {table} alter tenant set not null, alter user_ref set not null")
+
+
+def _protect_store(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    """As the checkpoints; an item's name begins with its owner's (records/store.py)."""
+
+    def execute(statement: str) -> None:
+        connection.execute(statement.encode())
+
+    row = connection.execute(
+        "select relforcerowsecurity as done from pg_class where oid = 'langgraph.store'::regclass"
+    ).fetchone()
+    if row and row["done"]:
+        return
+    with connection.transaction():
+        execute("alter table store add tenant int not null default agentflow.tenant()")
+        execute("alter table store add user_ref text not null default agentflow.user_ref()")
+        protect(execute, "store", "user", schema="langgraph")
 
 
 def scripts() -> Config:

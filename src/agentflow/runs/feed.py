@@ -6,16 +6,24 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from agentflow.errors import AgentflowError
+from agentflow.protocols import RunRecord
+from agentflow.runs.events import Stream
+from agentflow.runs.graphs import Outcome
 from agentflow.telemetry.metrics import TurnMeter
 from agentflow.turn import Json
 
 
 @dataclass
 class Feed:
-    """Grows until `close`; every reader sees every event in order."""
+    """Grows until `close`; every reader sees every event in order.
+
+    Of a run of the LangGraph protocol the events are in `stream`, and `outcome` is what it has come to.
+    """
 
     run_id: str
     thread_id: str
+    stream: Stream | None = None
+    outcome: Outcome = field(default_factory=Outcome)
     events: list[Json] = field(default_factory=list)
     result: Json | None = None
     error: AgentflowError | None = None
@@ -23,6 +31,11 @@ class Feed:
     meter: TurnMeter | None = None
     readers: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "Feed":
+        """The feed of a run as the ledger shows it."""
+        return cls(record.run_id, record.thread_id)
 
     def add(self, event: Json) -> None:
         """Append an event; `done` carries the result."""
@@ -35,8 +48,10 @@ class Feed:
 
     def close(self, error: AgentflowError | None = None) -> None:
         """No more events. An error after the result changes nothing for the reader."""
-        self.error = None if self.result is not None else error
+        self.error = None if self.result is not None or self.outcome.written else error
         self.closed = True
+        if self.stream is not None:
+            self.stream.close()
         if self.meter is not None:
             self.meter.end(self.error)
         self._wake()
@@ -64,6 +79,11 @@ class Feed:
                 if self.result is not None:
                     return self.result
         raise self.error or AgentflowError("The turn ended without a result.")
+
+    async def ended(self) -> None:
+        """Wait until there is nothing more to come."""
+        async for _ in self.follow():
+            pass
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -2,27 +2,44 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
 
-from agentflow.errors import AgentflowError, DatabaseDown, EngineTimeout, LeaseLost, TurnFailed
+from agentflow.errors import (
+    AgentflowError,
+    DatabaseDown,
+    EngineTimeout,
+    GraphFailed,
+    LeaseLost,
+    NotFound,
+    TurnFailed,
+)
 from agentflow.graph import Graph
 from agentflow.protocols import Acceptance, Lease, Ledger, Owner, Request, RunRecord
+from agentflow.records.runs import NewRun
+from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
+from agentflow.runs.live import LiveThreads
+from agentflow.runs.protocol import ProtocolRuns
+from agentflow.runs.wakes import Wakes, woken
 from agentflow.telemetry import Metrics
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
-POLL = 0.25
+PATIENCE = 5.0
+"""Seconds after which a waiting run looks again although nobody has woken it: for signals that were lost."""
 
 
 @dataclass
 class Worker:
-    """Executes turns. `renewal` is the heartbeat in seconds, well under the ledger's lease."""
+    """Executes turns, and the runs of the LangGraph protocol where `protocol` is there.
+
+    `renewal` is the heartbeat in seconds, well under the ledger's lease.
+    """
 
     ledger: Ledger
     graph: Graph
@@ -32,10 +49,14 @@ class Worker:
     remembered: Callable[[], None] = lambda: None
     fault: Callable[[str], None] = lambda _point: None
     metrics: Metrics = field(default_factory=Metrics)
+    protocol: ProtocolRuns | None = None
+    wakes: Wakes = field(default_factory=Wakes)
     feeds: dict[str, Feed] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    stopped: set[str] = field(default_factory=set)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    stops: dict[str, str] = field(default_factory=dict)
+    live: LiveThreads = field(default_factory=LiveThreads)
+    mirrors: dict[str, Feed] = field(default_factory=dict)
+    mirroring: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def start(self, request: Request) -> Feed:
         """Commit the message, then let the turn run. The feed of a known idempotency key is the earlier turn's.
@@ -45,8 +66,79 @@ class Worker:
         acceptance = await self.ledger.accept(request)
         self.fault("after_accept")
         if acceptance.fresh:
-            return self._run(acceptance.record, acceptance.lease)
+            return self._run(Feed.of(acceptance.record), acceptance.record.tenant, acceptance.lease)
         return await self._join(acceptance)
+
+    async def submit(self, new: NewRun) -> tuple[Json, Feed]:
+        """Commit a run of the protocol, then let it run; the run as clients see it, and its feed.
+
+        Raises NotFound, Busy, TooMany and DatabaseDown; everything later is in the feed.
+        """
+        accepted = await self._protocol.runs.accept(new)
+        self.fault("after_accept")
+        for run_id in accepted.stopped:
+            self.halt(run_id, accepted.how)
+        feed = Feed(accepted.run["run_id"], accepted.run["thread_id"])
+        self._protocol.begin(feed, new.work)
+        return accepted.run, self._run(feed, new.tenant, accepted.lease, after=new.after)
+
+    async def stop(self, run_ids: Sequence[str], how: str, *, tenant: int) -> list[str]:
+        """Ask for the end of open runs, whoever works on them; those that were open."""
+        asked = await self._protocol.runs.stop(run_ids, how, tenant=tenant)
+        for run_id, working in asked:
+            if working:
+                self.halt(run_id, how)
+            else:
+                self.wakes.every(run_id)
+        return [run_id for run_id, _ in asked]
+
+    def follow(self, run_id: str, thread_id: str, owner: Owner) -> Feed:
+        """The feed of a run of the protocol, whoever works on it; of an ended one it is closed soon."""
+        known = self.feeds.get(run_id) or self.mirrors.get(run_id)
+        if known is not None:
+            return known
+        feed = self.mirrors[run_id] = Feed(run_id, thread_id, Stream(run_id))
+        self.mirroring[run_id] = asyncio.create_task(self._mirrored(feed, owner))
+        return feed
+
+    async def _mirrored(self, feed: Feed, owner: Owner) -> None:
+        try:
+            await self._protocol.elsewhere(feed, owner)
+        except AgentflowError as error:
+            log.warning("run cannot be followed", run_id=feed.run_id, reason=error.message)
+        finally:
+            self.mirrors.pop(feed.run_id, None)
+            self.mirroring.pop(feed.run_id, None)
+            feed.close()
+
+    def running(self, thread_id: str) -> list[Feed]:
+        """The feeds of a thread's open runs that are known here, in their order."""
+        return [feed for feed in self.feeds.values() if feed.thread_id == thread_id]
+
+    def replay(self, owner: Owner, run_id: str, after: int) -> AsyncIterator[Event]:
+        """Events of a run that were logged, with numbers above `after`."""
+        return self._protocol.replay(owner, run_id, after)
+
+    def halt(self, run_id: str, how: str) -> None:
+        """Stop a run that this process works on; `how` is "interrupt" or "rollback"."""
+        task = self.tasks.get(run_id)
+        if task is not None and run_id not in self.stops:
+            self.stops[run_id] = how
+            task.cancel()
+
+    def heard(self, kind: str, which: str, extra: str) -> None:
+        """Take a signal of another process, or an echo of our own."""
+        match kind:
+            case "stop":
+                self.halt(which, extra)
+            case "thread":
+                self.wakes.first(which)
+            case "watch" if self.protocol is not None and which in self.feeds:
+                self.protocol.watched(self.feeds[which])
+            case "run":
+                self.wakes.every(which)
+            case _:
+                pass
 
     async def recover(self) -> int:
         """Take over turns whose worker has gone; how many."""
@@ -59,25 +151,35 @@ class Worker:
                 taken += 1
                 self.metrics.recovered.inc()
                 log.warning("turn recovered", run_id=run_id, attempt=lease.attempt)
-                self._run(await self.ledger.find(run_id, tenant=lease.tenant), lease)
+                feed = Feed(run_id, lease.thread_id)
+                if self.protocol is not None and lease.work is not None:
+                    self.protocol.begin(feed, lease.work)
+                self._run(feed, lease.tenant, lease)
         return taken
 
     def left(self, feed: Feed) -> None:
         """A reader has gone. What is done for its callers alone is stopped with the last of them."""
         if feed.closed or feed.readers:
             return
-        self.stopped.add(feed.run_id)
-        for task in self.tasks:
-            if task.get_name() == f"turn {feed.run_id}":
-                task.cancel()
+        self.halt(feed.run_id, "left")
 
     async def close(self, *, grace: float) -> None:
         """Let turns end for `grace` seconds; hand back the rest, for the next start to go on."""
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=grace)
-        for task in self.tasks:
+        tasks = list(self.tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        mirroring = list(self.mirroring.values())
+        for task in mirroring:
+            task.cancel()
+        await asyncio.gather(*tasks, *mirroring, return_exceptions=True)
+
+    @property
+    def _protocol(self) -> ProtocolRuns:
+        if self.protocol is None:
+            raise AgentflowError("This worker executes turns only.")
+        return self.protocol
 
     async def _join(self, acceptance: Acceptance) -> Feed:
         record = acceptance.record
@@ -87,22 +189,24 @@ class Worker:
             return _told(record)
         if record.status == "failed":
             await self.ledger.reopen(record.run_id, tenant=record.tenant)
-        return self._run(record, None)
+        return self._run(Feed.of(record), record.tenant, None)
 
-    def _run(self, record: RunRecord, lease: Lease | None) -> Feed:
-        feed = Feed(record.run_id, record.thread_id, meter=self.metrics.turn())
-        self.feeds[record.run_id] = feed
-        task = asyncio.create_task(self._work(feed, record, lease), name=f"turn {record.run_id}")
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def _run(self, feed: Feed, tenant: int, lease: Lease | None, *, after: float = 0.0) -> Feed:
+        self.feeds[feed.run_id] = feed
+        feed.meter = self.metrics.turn()
+        self.live.begun(feed)
+        work = self._work(feed, tenant, lease, after)
+        self.tasks[feed.run_id] = asyncio.create_task(work, name=f"turn {feed.run_id}")
         return feed
 
-    async def _work(self, feed: Feed, record: RunRecord, lease: Lease | None) -> None:
+    async def _work(self, feed: Feed, tenant: int, lease: Lease | None, after: float) -> None:
         """The outermost loop of a turn: whatever happens ends in the feed."""
         structlog.contextvars.bind_contextvars(turn_id=feed.run_id, thread_id=feed.thread_id)
         error: AgentflowError | None = None
         try:
-            lease = lease or await self._claimed(feed, record)
+            if after > 0:
+                await asyncio.sleep(after)
+            lease = lease or await self._claimed(feed, tenant)
             if lease is not None:
                 await self._execute(feed, lease)
         except AgentflowError as known:
@@ -111,24 +215,34 @@ class Worker:
             log.exception("turn broke", run_id=feed.run_id)
             error = AgentflowError("Something broke inside agentflow; its log says what.")
         finally:
-            self.feeds.pop(feed.run_id, None)
-            self.stopped.discard(feed.run_id)
+            for known_by in (self.feeds, self.tasks, self.stops):
+                known_by.pop(feed.run_id, None)
             feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))
-            self.ended.set()
+            self.wakes.first(feed.thread_id)
+            self.wakes.every(feed.run_id)
 
-    async def _claimed(self, feed: Feed, record: RunRecord) -> Lease | None:
+    async def _claimed(self, feed: Feed, tenant: int) -> Lease | None:
         """Wait for the thread's earlier turns; None when another process has finished this one meanwhile."""
-        while True:
-            lease = await self.ledger.claim(record.run_id)
-            if lease is not None:
-                return lease
-            found = await self.ledger.find(record.run_id, tenant=record.tenant)
-            if found.status in ("done", "failed"):
-                _tell(feed, found)
-                return None
-            self.ended.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), POLL)
+        with self.wakes.on(feed.thread_id, feed.run_id) as event:
+            while True:
+                lease = await self.ledger.claim(feed.run_id)
+                if lease is not None:
+                    return lease
+                if await self._ended(feed, tenant):
+                    return None
+                await woken(event, within=PATIENCE)
+
+    async def _ended(self, feed: Feed, tenant: int) -> bool:
+        """Whether the run has ended without us; what another process logs of it is told here too."""
+        try:
+            found = await self.ledger.find(feed.run_id, tenant=tenant)
+        except NotFound:
+            return True
+        if self.protocol is not None and feed.stream is not None:
+            await self.protocol.mirror(feed, Owner(tenant))
+        elif found.status in ("done", "failed"):
+            _tell(feed, found)
+        return found.status in ("done", "failed", "cancelled")
 
     async def _execute(self, feed: Feed, lease: Lease) -> None:
         if lease.attempt > 1:
@@ -142,8 +256,7 @@ class Worker:
             message = f"The turn took longer than server.turn_seconds = {self.turn_seconds:g}."
             raise await self._failed(lease, EngineTimeout(message)) from None
         except asyncio.CancelledError:
-            await self._let_go(lease)
-            raise
+            await self._left(feed, lease)
         except LeaseLost:
             raise
         except AgentflowError as error:
@@ -157,7 +270,19 @@ class Worker:
             raise
         self.remembered()
 
+    async def _left(self, feed: Feed, lease: Lease) -> None:
+        """Cancelled: because somebody asked for it, or because this process ends."""
+        how, task = self.stops.get(lease.run_id), asyncio.current_task()
+        if how in (None, "left") or task is None:
+            await self._let_go(lease, final=how == "left")
+            raise asyncio.CancelledError
+        task.uncancel()
+        await self._protocol.stopped(feed, lease, str(how))
+
     async def _stream(self, feed: Feed, lease: Lease) -> None:
+        if lease.work is not None:
+            await self._protocol.execute(feed, lease)
+            return
         graph = self.graph.copy({"checkpointer": self.saver(lease.owner)})
         config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
         given = {
@@ -179,7 +304,9 @@ class Worker:
             while True:
                 await asyncio.sleep(self.renewal)
                 try:
-                    await self.ledger.renew(lease)
+                    how = await self.ledger.renew(lease)
+                    if how is not None:
+                        self.halt(lease.run_id, how)
                 except LeaseLost as error:
                     lost.append(error)
                     if owner is not None:
@@ -202,16 +329,18 @@ class Worker:
     async def _failed(self, lease: Lease, error: AgentflowError) -> AgentflowError:
         """Record the reason and return the error to raise. A database that is down leaves it to the janitor."""
         try:
-            await self.ledger.fail(lease, as_json(error), final=True)
+            if self.protocol is not None and lease.work is not None:
+                await self.protocol.failed(lease, as_json(error))
+            else:
+                await self.ledger.fail(lease, as_json(error), final=True)
         except DatabaseDown as down:
             log.warning("failure not recorded yet", run_id=lease.run_id, reason=down.message)
         except LeaseLost as lost:
             return lost
         return error
 
-    async def _let_go(self, lease: Lease) -> None:
+    async def _let_go(self, lease: Lease, *, final: bool) -> None:
         """Handed back to the next start; or at its end, where the caller has hung up."""
-        final = lease.run_id in self.stopped
         reason: Json = {"error": "Interrupted", "message": "agentflow was shut down during this turn."}
         if final:
             reason = {"error": "Cancelled", "message": "The caller hung up before the answer was complete."}
@@ -221,7 +350,8 @@ class Worker:
 
 def as_json(error: AgentflowError) -> Json:
     """An error as callers and the ledger see it."""
-    shown: Json = {"error": type(error).__name__, "message": error.message}
+    kind = error.kind if isinstance(error, GraphFailed) else type(error).__name__
+    shown: Json = {"error": kind, "message": error.message}
     if error.field is not None:
         shown |= {"field": error.field, "value": _short(error.value)}
     if error.retry_after is not None:
@@ -235,7 +365,7 @@ def _short(value: object) -> object:
 
 
 def _told(record: RunRecord) -> Feed:
-    feed = Feed(record.run_id, record.thread_id)
+    feed = Feed.of(record)
     _tell(feed, record)
     feed.close()
     return feed

@@ -171,6 +171,9 @@ class Server(Section):
     host: str = "127.0.0.1"
     port: int = Field(8100, ge=0, le=65535, description="0: any free port.")
     api_key: SecretStr | None = Field(None, description="env:NAME or file:PATH; needed beyond loopback.")
+    origins: tuple[str, ...] = Field(
+        (), description="Web pages that may use this server, such as https://chat.example.org."
+    )
     body_limit: Octets = 2 * 1024 * 1024
     message_chars: int = Field(200_000, ge=1)
     turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")

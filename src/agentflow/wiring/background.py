@@ -10,6 +10,8 @@ import structlog
 
 from agentflow import graph as graphs
 from agentflow.errors import AgentflowError
+from agentflow.records.signals import Signals
+from agentflow.runs.registry import OWN
 from agentflow.settings import Settings, load
 from agentflow.wiring import choices
 from agentflow.wiring.place import Place, Progress, silent
@@ -46,8 +48,11 @@ async def _settled_in(services: Services) -> None:
 
 async def _in_background(stack: AsyncExitStack, services: Services, place: Place) -> None:
     """The janitor, the relay, the sweep and the reader of the file; turns end before these do."""
+    worker = services.worker
+    signals = Signals(services.connections.dsn, worker.heard, worker.wakes.everybody)
     loops = [
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
+        asyncio.create_task(signals.listen(), name="signals"),
         asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
         asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
@@ -125,6 +130,7 @@ class Rereading:
         services.keeper.adopt(found)
         services.needs = replace(services.needs, roles=roles, settings=kept)
         services.graph = services.worker.graph = graphs.build(services.needs)
+        services.served.registry.replace(OWN, services.graph)
         log.info("roles read again", roles=list(kept.roles))
 
     def _stamp(self) -> tuple[int, int] | None:

@@ -19,13 +19,15 @@ def silent(_step: str) -> None:
 class Place:
     """Where the configuration lies (`folder`: relative paths start there) and what the environment gives.
 
-    `file` is read again when it changes; None: it never does.
+    `file` is read again when it changes; None: it never does. `graphs` is a langgraph.json whose graphs are served
+    beside ours.
     """
 
     settings: Settings
     environment: Environment
     folder: Path
     file: Path | None = None
+    graphs: Path | None = None
 
 
 def base_folder(place: Place) -> str:

@@ -37,6 +37,8 @@ from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
+from agentflow.runs.protocol import ProtocolRuns
+from agentflow.runs.registry import OWN, Registry
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 from agentflow.shelves.disk import DiskCache
@@ -44,6 +46,7 @@ from agentflow.telemetry import Metrics
 from agentflow.wiring import choices, engines, residency
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
+from agentflow.wiring.protocol import Served, read_graphs, served
 from agentflow.wiring.roles import role_examples
 
 
@@ -63,6 +66,7 @@ class Services:
     keeper: AdapterKeeper
     graph: graphs.Graph
     worker: Worker
+    served: Served
     outbox: Outbox
     conversations: Conversations
     places: Places
@@ -158,6 +162,8 @@ async def _services(
         fault=_fault(place),
     )
     graph, owed, metrics = graphs.build(needs), asyncio.Event(), Metrics()
+    make_worker = partial(_worker, needs, graph, ledger, connections, owed, metrics)
+    protocol = served(connections, ledger, _registry(place, graph), make_worker)
     return Services(
         settings=settings,
         needs=needs,
@@ -170,7 +176,8 @@ async def _services(
         engine=keeper.engine,
         keeper=keeper,
         graph=graph,
-        worker=_worker(needs, graph, ledger, connections, owed, metrics),
+        worker=protocol.worker,
+        served=protocol,
         outbox=Outbox(connections, embedder),
         places=places,
         conversations=Conversations(connections),
@@ -211,6 +218,7 @@ def _worker(
     connections: Connections,
     owed: asyncio.Event,
     metrics: Metrics,
+    protocol: ProtocolRuns,
 ) -> Worker:
     return Worker(
         ledger=ledger,
@@ -221,7 +229,14 @@ def _worker(
         remembered=owed.set,
         fault=needs.fault,
         metrics=metrics,
+        protocol=protocol,
+        wakes=protocol.wakes,
     )
+
+
+def _registry(place: Place, own: graphs.Graph) -> Registry:
+    """Our graph, and those of the langgraph.json that was named at the start."""
+    return Registry({OWN: own}) if place.graphs is None else read_graphs(place.graphs, own)
 
 
 def _fault(place: Place) -> Callable[[str], None]:

@@ -1,0 +1,43 @@
+"""Web pages: which may speak to this server from a browser, and that no other can make a browser act here."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.cors import CORSMiddleware
+
+STUDIO = "https://smith.langchain.com"
+"""Where LangGraph Studio is served from."""
+EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-next", "retry-after"]
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def allow(app: FastAPI, origins: tuple[str, ...]) -> None:
+    """Let pages of `origins` in, Studio's over the private network too; refuse what others' pages send.
+
+    A body of JSON under the content type text/plain needs no question of the browser beforehand, so the origin is
+    looked at on every request that changes something.
+    """
+
+    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        origin = request.headers.get("origin")
+        if origin is None or request.method in SAFE or origin in origins or _own(origin, request):
+            return await go_on(request)
+        message = f"Pages of {origin[:200]} may not use this server; server.origins lists those that may."
+        return JSONResponse({"error": "Forbidden", "message": message, "detail": message}, 403)
+
+    app.middleware("http")(check)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+            allow_private_network=True,
+        )
+
+
+def _own(origin: str, request: Request) -> bool:
+    """A page that this server itself has served."""
+    return origin.partition("://")[2] == request.headers.get("host")

@@ -1,0 +1,121 @@
+"""Runs as server-sent events: begun, joined, resumed; and all runs of a thread in one stream."""
+
+from collections.abc import AsyncIterator, Iterable
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+
+from agentflow.api.protocol.runs import KEEP_ALIVE, RunWanted, begun, give_up, owned_run, where
+from agentflow.api.protocol.threads import owned
+from agentflow.api.protocol.wire import ProtocolRoute, described, given, owner, services, uuid_of
+from agentflow.runs.events import Behind, Event, seq_of
+from agentflow.runs.feed import Feed
+from agentflow.turn import Json
+
+router = APIRouter(route_class=ProtocolRoute, tags=["runs"])
+SSE = {"cache-control": "no-store", "x-accel-buffering": "no"}
+HEARTBEAT = b": heartbeat\n\n"
+
+
+@router.post(
+    "/threads/{thread_id}/runs/stream",
+    summary="Run, and stream its events",
+    response_model=None,
+    openapi_extra=described(RunWanted),
+)
+async def stream(request: Request, thread_id: str) -> Response:
+    return await _begun(request, uuid_of(thread_id, "thread_id"))
+
+
+@router.post(
+    "/runs/stream",
+    summary="Run without a thread, and stream its events",
+    response_model=None,
+    openapi_extra=described(RunWanted),
+)
+async def stream_stateless(request: Request) -> Response:
+    return await _begun(request, None)
+
+
+async def _begun(request: Request, thread_id: str | None) -> Response:
+    body = await given(request, RunWanted)
+    run, feed, headers = await begun(request, body, thread_id, streams=True)
+    path = f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
+    events = _events(request, feed, 0, ids=body.stream_resumable, cancels=body.on_disconnect == "cancel")
+    return sse(events, {**headers, "Location": path})
+
+
+@router.get("/threads/{thread_id}/runs/{run_id}/stream", summary="Join a run's events", response_model=None)
+async def joined(
+    request: Request, thread_id: str, run_id: str, *, cancel_on_disconnect: bool = False
+) -> Response:
+    """Without Last-Event-ID what comes from now on; with it, of a resumable run, what came after that event."""
+    run = await owned_run(request, thread_id, run_id)
+    seen = request.headers.get("last-event-id")
+    feed = services(request).worker.follow(run["run_id"], run["thread_id"], owner(request))
+    path = f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
+    headers = {**where(run, stateless=False), "Location": path}
+    resumable = bool(run["kwargs"].get("stream_resumable"))
+    if seen is None or not resumable:
+        after = feed.stream.last if feed.stream is not None else 0
+        return sse(_events(request, feed, after, ids=resumable, cancels=cancel_on_disconnect), headers)
+    return sse(_resumed(request, feed, seen, cancels=cancel_on_disconnect), headers)
+
+
+def sse(events: AsyncIterator[bytes], headers: dict[str, str]) -> Response:
+    """A stream of server-sent events."""
+    return StreamingResponse(events, media_type="text/event-stream", headers={**SSE, **headers})
+
+
+async def _events(
+    request: Request, feed: Feed, after: int, *, ids: bool, cancels: bool
+) -> AsyncIterator[bytes]:
+    """From a number on, until the run's end is committed; a reader that is too slow is cut off."""
+    if feed.stream is None:
+        await feed.ended()
+        return
+    ended = False
+    try:
+        async for events in feed.stream.follow(after, idle=KEEP_ALIVE):
+            yield framed(events, ids=ids) if events else HEARTBEAT
+        ended = True
+    except Behind:
+        return
+    finally:
+        if cancels and not ended:
+            give_up(request, feed.run_id)
+
+
+async def _resumed(request: Request, feed: Feed, seen: str, *, cancels: bool) -> AsyncIterator[bytes]:
+    """What was logged and is no longer at hand, then what is and what comes."""
+    after = seq_of(seen)
+    worker = services(request).worker
+    if feed.stream is None or feed.run_id not in worker.feeds or feed.stream.first > after + 1:
+        async for event in worker.replay(owner(request), feed.run_id, after):
+            after = event.seq
+            yield framed([event], ids=True)
+    if feed.stream is not None:
+        async for chunk in _events(request, feed, after, ids=True, cancels=cancels):
+            yield chunk
+
+
+@router.get("/threads/{thread_id}/stream", summary="All runs of a thread", response_model=None)
+async def thread_stream(request: Request, thread_id: str) -> Response:
+    thread = await owned(request, thread_id)
+    return sse(_thread_events(request, thread), {})
+
+
+async def _thread_events(request: Request, thread: Json) -> AsyncIterator[bytes]:
+    """Stays open across runs."""
+    worker, thread_id = services(request).worker, thread["thread_id"]
+    async for found in worker.live.follow(thread_id, worker.running(thread_id), idle=KEEP_ALIVE):
+        yield framed(found[1], ids=True) if found else HEARTBEAT
+
+
+def framed(events: Iterable[Event], *, ids: bool) -> bytes:
+    """Events as they go over the wire."""
+    return b"".join(
+        b"event: %s\ndata: %s\n%s\n"
+        % (one.name.encode(), one.data, b"id: %s\n" % one.id.encode() if ids else b"")
+        for one in events
+    )

@@ -1,0 +1,201 @@
+"""What every part of this door shares: bodies, ids, errors of the shape `{"detail": "..."}`, pages."""
+
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+import structlog
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from agentflow.api.keys import Caller, caller
+from agentflow.api.problems import status
+from agentflow.errors import AgentflowError, BadInput, NotFound
+from agentflow.protocols import Owner
+from agentflow.runs.encoding import encoded
+from agentflow.turn import Json
+from agentflow.wiring import Served, Services
+
+log = structlog.get_logger(__name__)
+JSON = "application/json"
+DEPTH = 32
+META_BYTES = 16 * 1024
+Body = TypeVar("Body", bound="Given")
+
+
+class Given(BaseModel):
+    """A body: what we do not know in it is ignored, as clients of other versions expect."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Page(Given):
+    """Which part of a list."""
+
+    limit: int = Field(10, ge=1, le=1000)
+    offset: int = Field(0, ge=0, le=1_000_000)
+
+
+class ProtocolRoute(APIRoute):
+    """Every error of this door is `{"detail": "..."}`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except AgentflowError as error:
+                return refused(error)
+            except RequestValidationError as error:
+                return detail(422, explained(error.errors()))
+            except HTTPException:
+                raise
+            except Exception:
+                log.exception("request broke", path=request.url.path)
+                return detail(500, "Something broke inside agentflow; its log says what.")
+
+        return guarded
+
+
+def answer(value: Any, code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON."""
+    return Response(encoded(value), code, headers, JSON)
+
+
+def detail(code: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error of this door."""
+    return answer({"detail": message}, code, headers)
+
+
+def refused(error: AgentflowError) -> Response:
+    """An error of ours, as this door tells it."""
+    wait = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    return detail(status(error), error.message, wait)
+
+
+def services(request: Request) -> Served:
+    found: Services = request.app.state.services
+    return found.served
+
+
+def who(request: Request) -> Caller:
+    return caller(request)
+
+
+def owner(request: Request) -> Owner:
+    """Whose rows this request may see."""
+    me = caller(request)
+    return Owner(me.tenant, me.user)
+
+
+def uuid_of(text: str, field: str) -> str:
+    """An id in its one form. Raises NotFound: what is no id names nothing."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise NotFound(
+            f"There is no {field.removesuffix('_id')} {text[:80]!r}.", field=field, value=text
+        ) from None
+
+
+def body_uuid(text: str | None, field: str) -> str | None:
+    """An id in a body. Raises BadInput."""
+    if text is None:
+        return None
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise BadInput(f"{field} is not a UUID: {text[:80]!r}.", field=field, value=text) from None
+
+
+async def given(request: Request, kind: type[Body]) -> Body:
+    """The body, whatever its content type says. Raises BadInput."""
+    found = await raw(request)
+    if not isinstance(found, dict):
+        raise BadInput("The body is not a JSON object.", field="body")
+    return shaped(found, kind)
+
+
+async def optional(request: Request, kind: type[Body]) -> Body:
+    """As `given`, but a missing body is an empty one."""
+    return await given(request, kind) if (await request.body()).strip() else shaped({}, kind)
+
+
+def shaped(found: Json, kind: type[Body]) -> Body:
+    """Raises BadInput with one sentence."""
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        raise BadInput(explained(error.errors())) from None
+
+
+async def raw(request: Request) -> Any:
+    """The body as JSON. Raises BadInput."""
+    text = await request.body()
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise BadInput("Invalid JSON in request body", field="body") from None
+    if b"\\u0000" in text:
+        raise BadInput(
+            "The body holds a NUL character (\\u0000), which no text has; remove it.", field="body"
+        )
+    if too_deep(found):
+        raise BadInput(f"The body is nested more than {DEPTH} levels deep.", field="body")
+    return found
+
+
+def too_deep(value: Any) -> bool:
+    """Whether containers lie in each other more than DEPTH levels deep."""
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)
+
+
+def small(meta: Json | None, field: str = "metadata") -> Json:
+    """Metadata within its limit. Raises BadInput."""
+    if meta and len(json.dumps(meta)) > META_BYTES:
+        raise BadInput(f"{field} is larger than {META_BYTES} bytes.", field=field)
+    return meta or {}
+
+
+def explained(errors: Sequence[Any]) -> str:
+    """Validation errors as one sentence."""
+    parts = []
+    for one in errors[:3]:
+        field = ".".join(str(part) for part in one.get("loc", ()) if part not in ("body", "query", "path"))
+        parts.append(f"{field or 'body'}: {str(one.get('msg', '')).removeprefix('Value error, ')}")
+    return "; ".join(parts)
+
+
+def paged(items: list[Json], total: int, page: Page, select: Sequence[str] | None = None) -> Response:
+    """A page of a list, with how much there is in the headers."""
+    headers = {"X-Pagination-Total": str(total)}
+    if page.offset + len(items) < total:
+        headers["X-Pagination-Next"] = str(page.offset + len(items))
+    return answer(selected(items, select), headers=headers)
+
+
+def selected(items: list[Json], select: Sequence[str] | None) -> list[Json]:
+    """Only the fields that were asked for."""
+    return items if not select else [{key: one[key] for key in select if key in one} for one in items]
+
+
+def described(kind: type[BaseModel]) -> Json:
+    """For the OpenAPI document: the body that an endpoint reads by itself."""
+    return {"requestBody": {"content": {JSON: {"schema": kind.model_json_schema()}}}}

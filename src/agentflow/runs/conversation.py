@@ -1,0 +1,104 @@
+"""Our own graph as chat clients see it: `messages` in, `messages` in every state, though texts are in the ledger."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentflow.errors import BadInput
+from agentflow.protocols import Owner
+from agentflow.turn import Json
+
+HIDDEN = (
+    "lease",
+    "tenant",
+    "attempt",
+    "user",
+    "context",
+    "text",
+    "answer",
+    "messages",
+    "memories",
+    "wanted_role",
+)
+"""Keys of a turn that are no state of the conversation."""
+Said = Callable[..., Awaitable[dict[str, list[Json]]]]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The messages of threads; `said` reads them from the ledger."""
+
+    said: Said
+
+    async def fill(self, owner: Owner, thread_id: str, states: Sequence[Json]) -> None:
+        """Give every state the messages up to its turn."""
+        everything = (await self.said(owner, [thread_id]))[thread_id]
+        for state in states:
+            values = state["values"] or {}
+            run = (state["metadata"] or {}).get("run_id") or values.get("run_id")
+            told = everything
+            if run is not None and state is not states[0]:
+                told = (await self.said(owner, [thread_id], run_id=run))[thread_id]
+            state["values"] = {**shown(values), "messages": told}
+
+    async def fill_threads(self, owner: Owner, threads: Sequence[Json]) -> None:
+        """Give every thread's values its messages."""
+        found = await self.said(owner, [one["thread_id"] for one in threads])
+        for one in threads:
+            if found[one["thread_id"]] or one["values"]:
+                one["values"] = {**shown(one["values"] or {}), "messages": found[one["thread_id"]]}
+
+
+def shown(values: Json) -> Json:
+    """A turn's values without what only the graph needs."""
+    return {key: value for key, value in values.items() if key not in HIDDEN}
+
+
+def said_last(given: Any) -> tuple[str, Json, str | None]:
+    """(text, the message's own data, role wanted) of an input: `messages`, or `text` as the graph takes it.
+
+    Raises BadInput.
+    """
+    if not isinstance(given, dict):
+        raise BadInput('input is not an object with messages; send {"messages": [...]}.', field="input")
+    if isinstance(given.get("text"), str):
+        return given["text"], {}, _role(given)
+    messages = given.get("messages")
+    several = messages if isinstance(messages, list) else [messages]
+    last = next((one for one in reversed(several) if _is_human(one)), None)
+    if last is None:
+        raise BadInput(
+            "input.messages holds no message of a user; the last one is answered.", field="input.messages"
+        )
+    if isinstance(last, str):
+        return last, {}, _role(given)
+    if isinstance(last, list):
+        return _text(last[1]), {}, _role(given)
+    named = last.get("id")
+    return (
+        _text(last.get("content")),
+        {"client_id": named} if isinstance(named, str) and named else {},
+        _role(given),
+    )
+
+
+def _is_human(one: Any) -> bool:
+    if isinstance(one, dict):
+        return (one.get("role") or one.get("type")) in ("user", "human")
+    if isinstance(one, list):
+        return len(one) == 2 and one[0] in ("user", "human")
+    return isinstance(one, str)
+
+
+def _text(content: Any) -> str:
+    """The words of a message: a string, or its text parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [one if isinstance(one, str) else one.get("text") for one in parts if isinstance(one, str | dict)]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _role(given: Json) -> str | None:
+    wanted = given.get("wanted_role") or given.get("role")
+    return wanted if isinstance(wanted, str) and wanted else None

@@ -1,0 +1,114 @@
+"""The events of one run of the protocol, for any number of readers; a bounded window of them is kept."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from agentflow.errors import AgentflowError
+from agentflow.runs.encoding import encoded
+
+WINDOW = 1 << 20
+"""Bytes of events kept for readers that are behind; one that is further behind is cut off and may come back."""
+
+
+class Event(NamedTuple):
+    """`seq` counts from 1 within the run, `at` is milliseconds since 1970, `data` JSON."""
+
+    seq: int
+    at: int
+    name: str
+    data: bytes
+
+    @property
+    def id(self) -> str:
+        """What a client sends back as Last-Event-ID."""
+        return f"{self.at}-{self.seq}"
+
+
+def seq_of(event_id: str) -> int:
+    """The sequence number in an id of ours; 0 (everything) for `-1`, `-` and what is not one of ours."""
+    number = event_id.rpartition("-")[2]
+    return int(number) if number.isdecimal() and event_id[:1].isdigit() and len(number) < 10 else 0
+
+
+class Behind(AgentflowError):
+    """The reader did not keep up; it can come back with its last event's id."""
+
+
+@dataclass
+class Stream:
+    """Grows until `close`. `kept` is called with every event, for the log of runs that can be resumed."""
+
+    run_id: str
+    window: int = WINDOW
+    clock: Callable[[], float] = time.time
+    kept: Callable[[Event], None] | None = None
+    events: deque[Event] = field(default_factory=deque)
+    last: int = 0
+    closed: bool = False
+    _size: int = 0
+    _gone: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, name: str, data: object) -> None:
+        """Append an event."""
+        event = Event(self.last + 1, int(self.clock() * 1000), name, encoded(data))
+        self.take(event)
+        if self.kept is not None:
+            self.kept(event)
+
+    def take(self, event: Event) -> None:
+        """Append an event that was made elsewhere."""
+        self.last = event.seq
+        self.events.append(event)
+        self._size += len(event.data)
+        while self._size > self.window and len(self.events) > 1:
+            self._size -= len(self.events.popleft().data)
+            self._gone += 1
+        self._wake()
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest event that is kept."""
+        return self.events[0].seq if self.events else self.last + 1
+
+    def close(self) -> None:
+        """No more events."""
+        self.closed = True
+        self._wake()
+
+    async def follow(self, after: int = 0, *, idle: float | None = None) -> AsyncIterator[list[Event]]:
+        """Every event with a higher number, as many at once as there are; nothing after `idle` seconds without any.
+
+        Raises Behind when some of them are no longer kept.
+        """
+        place = self._gone + sum(event.seq <= after for event in self.events)
+        while True:
+            changed = self._changed
+            if place < self._gone:
+                raise Behind(f"Reading run {self.run_id} is too slow; continue with Last-Event-ID.")
+            ready = list(islice(self.events, place - self._gone, None))
+            place += len(ready)
+            if ready:
+                yield ready
+            elif self.closed:
+                return
+            elif not await _set(changed, idle):
+                yield []
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+async def _set(event: asyncio.Event, within: float | None) -> bool:
+    """Wait for the event; False when it did not come within so many seconds."""
+    try:
+        async with asyncio.timeout(within):
+            return await event.wait()
+    except TimeoutError:
+        return False

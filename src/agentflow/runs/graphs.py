@@ -1,0 +1,229 @@
+"""A run of any served graph: what was asked for in, events out, and how it ended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.store.base import BaseStore
+from langgraph.types import Command, Send
+
+from agentflow.errors import AgentflowError, GraphFailed
+from agentflow.protocols import Lease, Owner
+from agentflow.records.runs import Ending, Runs
+from agentflow.runs.conversation import Conversation
+from agentflow.runs.encoding import interrupt_shown, storable
+from agentflow.runs.events import Stream
+from agentflow.runs.modes import Translation, asked
+from agentflow.runs.registry import Registry
+from agentflow.turn import Json
+
+RECURSION = 25
+RECURSION_CAP = 100
+RESERVED = (
+    "thread_id",
+    "checkpoint_id",
+    "checkpoint_ns",
+    "checkpoint_map",
+    "run_id",
+    "graph_id",
+    "assistant_id",
+)
+"""Keys of `configurable` that no client sets there: they come from the path and the checkpoint fields."""
+
+
+@dataclass
+class Outcome:
+    """What a run has come to: the graph's last values, and what it was interrupted with.
+
+    `written`: its end is committed, by this process.
+    """
+
+    values: Any = None
+    written: bool = False
+    interrupted: bool = False
+    interrupts: tuple[Any, ...] = ()
+
+    def take(self, mode: str, chunk: Any) -> None:
+        """Look at a chunk of the whole graph."""
+        if mode == "values":
+            self.values = chunk
+        elif mode == "updates" and "__interrupt__" in chunk:
+            self.interrupted = True
+            self.interrupts = (*self.interrupts, *chunk["__interrupt__"])
+
+    def shown(self) -> Any:
+        """The answer to who waits for the run."""
+        if not self.interrupts or not isinstance(self.values, dict):
+            return self.values
+        return {**self.values, "__interrupt__": [interrupt_shown(one) for one in self.interrupts]}
+
+
+@dataclass(frozen=True)
+class GraphRuns:
+    """Executes runs over `registry`; every run gets a saver and a store of its own."""
+
+    registry: Registry
+    runs: Runs
+    saver: Callable[[Owner], BaseCheckpointSaver[Any]]
+    store: Callable[[Owner], BaseStore]
+    drop: Callable[[Owner, str, str], Awaitable[None]]
+    """Removes a run's checkpoints: owner, thread id, run id."""
+    conversation: Conversation
+
+    async def execute(
+        self, lease: Lease, stream: Stream, outcome: Outcome, *, before_end: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run to the end and write it. Raises GraphFailed for what a node raises, and LeaseLost."""
+        work = lease.work or {}
+        config = configured(lease)
+        async with self.registry.opened(lease.graph, config) as served:
+            graph = self._bound(served, lease)
+            given = await self._given(graph, lease, config)
+            translation = Translation(frozenset(work.get("stream_mode", ())))
+            try:
+                async for names, mode, chunk in _chunks(graph, given, config, work):
+                    if not names:
+                        outcome.take(mode, chunk)
+                    for name, data in translation.events(names, mode, chunk):
+                        stream.add(name, data)
+            except (AgentflowError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                raise GraphFailed(str(error), kind=type(error).__name__) from error
+            interrupts = await _pending(graph, config) if outcome.interrupted else {}
+        await before_end()
+        if _leaves_nothing(work):
+            await self.runs.forget_thread(lease)
+            return
+        status = "interrupted" if outcome.interrupted else "idle"
+        state = None if outcome.values is None else storable(_without_interrupt(outcome.values))
+        await self.runs.finish(lease, Ending("success", status, state, interrupts))
+
+    async def stopped(self, lease: Lease, how: str) -> None:
+        """End a run that was asked to stop: its steps are kept, or it is taken back. Raises LeaseLost."""
+        if _leaves_nothing(lease.work or {}):
+            await self.runs.forget_thread(lease)
+            return
+        if how == "rollback":
+            await self.drop(lease.owner, lease.thread_id, lease.run_id)
+        status, state = await self.state(lease)
+        if how == "rollback":
+            await self.runs.take_back(lease, thread_status=status, state=state)
+        else:
+            await self.runs.finish(lease, Ending("interrupted", status, state))
+
+    async def state(self, lease: Lease) -> tuple[str, str | None]:
+        """The thread's status and values, as its checkpoints have them now."""
+        config = {"configurable": {"thread_id": lease.thread_id}}
+        async with self.registry.opened(lease.graph, config) as served:
+            snapshot = await self._bound(served, lease).aget_state(config)
+        state = storable(snapshot.values) if snapshot.values else None
+        return ("interrupted" if snapshot.next else "idle"), state
+
+    def _bound(self, served: Any, lease: Lease) -> Any:
+        saver = InMemorySaver() if _leaves_nothing(lease.work or {}) else self.saver(lease.owner)
+        return served.copy({"checkpointer": saver, "store": self.store(lease.owner)})
+
+    async def _given(self, graph: Any, lease: Lease, config: Json) -> Any:
+        """The input; nothing where an earlier attempt has got as far as a checkpoint of this run."""
+        work = lease.work or {}
+        if lease.attempt > 1 and not _leaves_nothing(work):
+            snapshot = await graph.aget_state({"configurable": {"thread_id": lease.thread_id}})
+            if (snapshot.metadata or {}).get("run_id") == lease.run_id:
+                config["configurable"].pop("checkpoint_id", None)
+                return None
+        return command_of(work["command"]) if work.get("command") else work.get("input")
+
+
+def configured(lease: Lease) -> Json:
+    """LangGraph's config of a run: the assistant's settings below the request's, and ids that no client sets."""
+    work = lease.work or {}
+    asked_for = work.get("config") or {}
+    own = {key: value for key, value in (asked_for.get("configurable") or {}).items() if allowed(key)}
+    ids = {
+        "thread_id": lease.thread_id,
+        "run_id": lease.run_id,
+        "graph_id": lease.graph,
+        "assistant_id": work.get("assistant_id"),
+    }
+    place = {key: value for key, value in (work.get("checkpoint") or {}).items() if value is not None}
+    return {
+        "configurable": {**own, **(work.get("context") or {}), **ids, **place},
+        "metadata": {**(work.get("metadata") or {}), **ids},
+        "tags": list(asked_for.get("tags") or ()),
+        "recursion_limit": min(int(asked_for.get("recursion_limit") or RECURSION), RECURSION_CAP),
+    }
+
+
+def allowed(key: str) -> bool:
+    """Whether a client may set this key of `configurable`."""
+    return key not in RESERVED and not key.startswith("__")
+
+
+def command_of(given: Mapping[str, Any]) -> Command[Any]:
+    """A command as clients send it. `goto` is a node, several, or `{"node", "input"}`."""
+    goto = given.get("goto") or ()
+    several = goto if isinstance(goto, list) else [goto] if goto else []
+    return Command(
+        update=given.get("update"),
+        resume=given.get("resume"),
+        goto=[Send(one["node"], one.get("input")) if isinstance(one, dict) else one for one in several],
+    )
+
+
+async def _chunks(
+    graph: Any, given: Any, config: Json, work: Json
+) -> AsyncIterator[tuple[tuple[str, ...], str, Any]]:
+    """(namespace, mode, chunk) for as long as the graph runs."""
+    modes = work.get("stream_mode", ())
+    options: Json = {"stream_mode": asked(modes), "durability": work.get("durability") or "sync"}
+    for name in ("interrupt_before", "interrupt_after", "context"):
+        if work.get(name):
+            options[name] = work[name]
+    nested = bool(work.get("stream_subgraphs"))
+    if "events" in modes:
+        async for found in _with_events(graph, given, config, {**options, "subgraphs": True}):
+            yield found
+    elif nested:
+        async for names, mode, chunk in graph.astream(given, config, subgraphs=True, **options):
+            yield names, mode, chunk
+    else:
+        async for mode, chunk in graph.astream(given, config, **options):
+            yield (), mode, chunk
+
+
+async def _with_events(
+    graph: Any, given: Any, config: Json, options: Json
+) -> AsyncIterator[tuple[tuple[str, ...], str, Any]]:
+    """LangChain's events, and between them the chunks of the modes asked for."""
+    root: str | None = None
+    async for event in graph.astream_events(given, config, version="v2", **options):
+        root = root or event["run_id"]
+        if event["event"] == "on_chain_stream" and event["run_id"] == root:
+            names, mode, chunk = event["data"]["chunk"]
+            yield names, mode, chunk
+        else:
+            yield (), "events", event
+
+
+async def _pending(graph: Any, config: Json) -> Json:
+    """Interrupts by task, where the graph now waits."""
+    snapshot = await graph.aget_state({"configurable": {"thread_id": config["configurable"]["thread_id"]}})
+    return {
+        task.id: [interrupt_shown(one) for one in task.interrupts]
+        for task in snapshot.tasks
+        if task.interrupts
+    }
+
+
+def _leaves_nothing(work: Json) -> bool:
+    return work.get("on_completion") == "delete"
+
+
+def _without_interrupt(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: value for key, value in values.items() if key != "__interrupt__"}

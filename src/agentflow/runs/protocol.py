@@ -1,0 +1,149 @@
+"""Runs of the LangGraph protocol between the worker and their readers: their streams, their log, their end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from agentflow.errors import AgentflowError, DatabaseDown
+from agentflow.protocols import Lease, Ledger, Owner
+from agentflow.records.events import EventLog
+from agentflow.records.runs import Runs
+from agentflow.runs.events import Event, Stream
+from agentflow.runs.feed import Feed
+from agentflow.runs.graphs import GraphRuns
+from agentflow.runs.wakes import Wakes, woken
+from agentflow.turn import Json
+
+log = structlog.get_logger(__name__)
+FLUSH = 0.05
+"""Seconds between two writes of a run's events."""
+LOGGED = 8 << 20
+"""Bytes of one run's events that are logged; its end is told in any case."""
+PATIENCE = 5.0
+
+
+@dataclass
+class Owed:
+    """Events that are still to be logged, and how much the run may still log."""
+
+    events: list[Event] = field(default_factory=list)
+    room: int = LOGGED
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def keep(self, event: Event) -> None:
+        """Note an event; nothing more once the run has logged as much as it may."""
+        self.room -= len(event.data)
+        if self.room >= 0:
+            self.events.append(event)
+            self.wanted.set()
+
+
+@dataclass
+class ProtocolRuns:
+    """What the worker asks for a run that has `work`."""
+
+    ledger: Ledger
+    runs: Runs
+    graphs: GraphRuns
+    log: EventLog
+    wakes: Wakes
+    owed: dict[str, Owed] = field(default_factory=dict)
+
+    def begin(self, feed: Feed, work: Json) -> None:
+        """Give the feed a stream; its first event is there before the run is."""
+        feed.stream = Stream(feed.run_id)
+        if work.get("stream_resumable"):
+            self.watched(feed)
+        feed.stream.add("metadata", {"run_id": feed.run_id, "attempt": 1})
+
+    def watched(self, feed: Feed) -> None:
+        """Log the feed's events from now on."""
+        if feed.stream is not None and feed.stream.kept is None:
+            feed.stream.kept = self.owed.setdefault(feed.run_id, Owed()).keep
+
+    async def execute(self, feed: Feed, lease: Lease) -> None:
+        """Run to the committed end; what is logged is logged before that."""
+        stream = feed.stream or Stream(feed.run_id)
+        if lease.attempt > 1:
+            stream.last = max(stream.last, await self.log.last(lease.owner, lease.run_id))
+        flushing = asyncio.create_task(self._flushing(lease))
+        try:
+            await self.graphs.execute(lease, stream, feed.outcome, before_end=lambda: self._flush(lease))
+            feed.outcome.written = True
+        except AgentflowError as error:
+            stream.add("error", error_shown(error))
+            raise
+        finally:
+            flushing.cancel()
+            await self._flush_quietly(lease)
+            self.owed.pop(lease.run_id, None)
+
+    async def stopped(self, feed: Feed, lease: Lease, how: str) -> None:
+        """Write the end of a run that was asked to stop. Raises LeaseLost."""
+        await self.graphs.stopped(lease, how)
+        feed.outcome.written = True
+
+    async def failed(self, lease: Lease, error: Json) -> None:
+        """Write why the run failed. Raises LeaseLost and DatabaseDown."""
+        if (lease.work or {}).get("on_completion") == "delete":
+            await self.runs.forget_thread(lease)
+        else:
+            await self.ledger.fail(lease, error, final=True)
+
+    async def mirror(self, feed: Feed, owner: Owner) -> None:
+        """Tell here what another process has logged since."""
+        if feed.stream is None:
+            return
+        for seq, at, name, data in await self.log.read(owner, feed.run_id, feed.stream.last):
+            feed.stream.take(Event(seq, at, name, data))
+
+    async def elsewhere(self, feed: Feed, owner: Owner) -> None:
+        """Follow a run that another process works on, until it has ended."""
+        with self.wakes.on(feed.run_id) as event:
+            going = await self.runs.watch(feed.run_id, tenant=owner.tenant)
+            if feed.stream is not None and not feed.stream.last:
+                feed.stream.last = await self.log.last(owner, feed.run_id)
+            while going:
+                going = await self.runs.watch(feed.run_id, tenant=owner.tenant)
+                await self.mirror(feed, owner)
+                if going:
+                    await woken(event, within=PATIENCE)
+
+    async def replay(self, owner: Owner, run_id: str, after: int) -> AsyncIterator[Event]:
+        """Logged events with higher numbers."""
+        while rows := await self.log.read(owner, run_id, after):
+            for row in rows:
+                after = row[0]
+                yield Event(*row)
+
+    async def _flushing(self, lease: Lease) -> None:
+        while True:
+            owed = self.owed.get(lease.run_id)
+            if owed is None:
+                await asyncio.sleep(FLUSH)
+                continue
+            await owed.wanted.wait()
+            await asyncio.sleep(FLUSH)
+            await self._flush_quietly(lease)
+
+    async def _flush(self, lease: Lease) -> None:
+        owed = self.owed.get(lease.run_id)
+        if owed is None or not owed.events:
+            return
+        events, owed.events = owed.events, []
+        owed.wanted.clear()
+        await self.log.append(lease, [(one.seq, one.at, one.name, one.data) for one in events])
+
+    async def _flush_quietly(self, lease: Lease) -> None:
+        try:
+            await self._flush(lease)
+        except DatabaseDown as error:
+            log.warning("events of a run are not logged", run_id=lease.run_id, reason=error.message)
+
+
+def error_shown(error: AgentflowError) -> Json:
+    """A run's error as its readers see it."""
+    kind = getattr(error, "kind", type(error).__name__)
+    return {"error": kind, "message": error.message}

@@ -1,0 +1,137 @@
+"""The LangGraph protocol's part of the services: which graphs are served, and what their runs need."""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agentflow.errors import ConfigError
+from agentflow.protocols import Owner
+from agentflow.records.assistants import Assistants
+from agentflow.records.checkpoints import Checkpoints
+from agentflow.records.connections import Connections
+from agentflow.records.crons import Crons
+from agentflow.records.events import EventLog
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.runs import Runs
+from agentflow.records.store import UserStore
+from agentflow.records.thread_rows import ThreadRows
+from agentflow.runs.conversation import Conversation
+from agentflow.runs.graphs import GraphRuns
+from agentflow.runs.multitask import decide
+from agentflow.runs.protocol import ProtocolRuns
+from agentflow.runs.registry import OWN, Registry, assistant_of
+from agentflow.runs.states import States
+from agentflow.runs.wakes import Wakes
+from agentflow.runs.worker import Worker
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the protocol's door needs beyond a turn's services."""
+
+    registry: Registry
+    assistants: Assistants
+    threads: ThreadRows
+    conversation: Conversation
+    runs: Runs
+    states: States
+    checkpoints: Checkpoints
+    crons: Crons
+    store: Callable[[Owner], UserStore]
+    worker: Worker
+    beside: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+def served(
+    connections: Connections,
+    ledger: PostgresLedger,
+    registry: Registry,
+    make_worker: Callable[[ProtocolRuns], Worker],
+) -> Served:
+    """Everything of the protocol over one database; the worker executes turns and runs alike."""
+    threads, checkpoints = ThreadRows(connections), Checkpoints(connections)
+    conversation = Conversation(threads.said)
+    runs = Runs(connections, decide, ledger.worker, ledger.lease, ledger.pause)
+    store = partial(UserStore, connections)
+    graphs = GraphRuns(registry, runs, checkpoints.saver, store, checkpoints.drop_run, conversation)
+    system = {assistant_of(graph): graph for graph in registry.ids}
+    return Served(
+        registry=registry,
+        assistants=Assistants(connections, system),
+        threads=threads,
+        conversation=conversation,
+        runs=runs,
+        states=States(registry, checkpoints.saver, store, conversation),
+        checkpoints=checkpoints,
+        crons=Crons(connections),
+        store=store,
+        worker=make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes())),
+    )
+
+
+def read_graphs(file: Path, own: Any) -> Registry:
+    """The graphs that a langgraph.json names, and ours. Raises ConfigError."""
+    registry = Registry({OWN: own})
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file} cannot be read as JSON: {error}.", field="--graphs", value=str(file)
+        ) from error
+    named = given.get("graphs") if isinstance(given, dict) else None
+    if not isinstance(named, dict):
+        raise ConfigError(f'{file} has no "graphs": {{id: "FILE.py:NAME"}}.', field="graphs", value=str(file))
+    _on_path(file.parent, given.get("dependencies") or ())
+    for graph, where in named.items():
+        path = where.get("path") if isinstance(where, dict) else where
+        found = _loaded(file, graph, path)
+        if not _is_ours(found):
+            registry.replace(graph, found)
+    return registry
+
+
+def _on_path(folder: Path, dependencies: Any) -> None:
+    """Folders among the dependencies can be imported from, as LangGraph's own server has it."""
+    for one in dependencies:
+        place = (folder / str(one)).resolve()
+        if place.is_dir() and str(place) not in sys.path:
+            sys.path.insert(0, str(place))
+
+
+def _loaded(file: Path, graph: str, where: Any) -> Any:
+    source, colon, name = str(where).rpartition(":")
+    if not colon:
+        message = f"graphs.{graph} is {where!r}; write FILE.py:NAME or MODULE:NAME."
+        raise ConfigError(message, field=f"graphs.{graph}", value=where)
+    try:
+        module = _module(file.parent, graph, source)
+        return getattr(module, name)
+    except Exception as error:
+        message = f"graphs.{graph}: {where} cannot be loaded: {type(error).__name__}: {error}."
+        raise ConfigError(message, field=f"graphs.{graph}", value=where) from error
+
+
+def _module(folder: Path, graph: str, source: str) -> Any:
+    path = (folder / source).resolve()
+    if not source.endswith(".py"):
+        return importlib.import_module(source)
+    spec = importlib.util.spec_from_file_location(f"served_{graph}_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _is_ours(found: Any) -> bool:
+    """Our own graph as LangGraph's dev server opens it: it is served in any case."""
+    owner = getattr(found, "__self__", None)
+    return type(owner).__module__ == "agentflow.wiring.studio"
