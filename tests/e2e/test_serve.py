@@ -204,4 +204,5 @@ def test_metrics_tell_of_turns_without_naming_anybody(client) -> None:
     assert 'agentflow_turn_seconds_count{role="philosopher"' in text
     assert 'agentflow_request_seconds_count{door="invoke",status="200"}' in text
     assert 'agentflow_runs{status="queued"} 0.0' in text
+    assert 'agentflow_adapter_loads_total{role="philosopher",tier="vram"}' in text
     assert "unmistakable" not in text

@@ -12,7 +12,7 @@ from agentflow.errors import EngineDown, LeaseLost
 from agentflow.telemetry import Metrics
 from agentflow.telemetry.metrics import TurnMeter
 
-ALLOWED = {"role", "tier", "door", "status", "step", "kind", "limit", "what", "le"}
+ALLOWED = {"role", "tier", "door", "status", "step", "kind", "limit", "what", "why", "branch", "le"}
 EVENTS = [
     {"event": "recall", "ms": 4, "memory": "full", "memories": []},
     {"event": "select", "ms": 2, "role": "coder", "selection": {"tier": "ram"}},

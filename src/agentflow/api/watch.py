@@ -1,6 +1,8 @@
 """Every request, timed by door and status; and `/metrics`, where Prometheus reads it."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -8,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow.api.places import door
 from agentflow.residency.roster import Adapter
+from agentflow.residency.tally import Tally
 from agentflow.telemetry.metrics import CONTENT_TYPE, Metrics
 from agentflow.wiring import Services
 
@@ -55,5 +58,25 @@ async def metrics(request: Request) -> Response:
     for role, adapter in services.keeper.roster.items():
         where = services.keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"
         tiers[(where,)] = tiers.get((where,), 0) + 1
-    services.metrics.take({"adapters": tiers})
+    services.metrics.take({"adapters": tiers, **_residency(services.keeper.tally)})
     return Response(services.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _residency(tally: Tally) -> dict[str, dict[tuple[str, ...], float]]:
+    """What the keeper has counted, by the metrics' names."""
+    seen = {"restarts": tally.restarts, "drift": tally.drift, "foreign": tally.foreign}
+    counted: dict[str, Mapping[Any, float]] = {
+        "loads": tally.loads,
+        "load_seconds": tally.load_seconds,
+        "load_failures": tally.failures,
+        "moves": tally.moves,
+        "hits": tally.hits,
+        "waits": tally.waits,
+        "wait_seconds": tally.wait_seconds,
+        "cold": tally.cold,
+        "engine": seen,
+    }
+    return {
+        name: {(key,) if isinstance(key, str) else key: value for key, value in table.items()}
+        for name, table in counted.items()
+    }

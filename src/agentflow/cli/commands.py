@@ -14,6 +14,7 @@ from agentflow.api.origins import STUDIO
 from agentflow.cli import demo as scripted
 from agentflow.cli import house, routing
 from agentflow.cli.adapters import adapters_app
+from agentflow.cli.doctor import doctor
 from agentflow.cli.engine import engine_app
 from agentflow.cli.keys import keys_app
 from agentflow.cli.memory import memory_app
@@ -40,6 +41,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(engine_app, name="engine")
 app.add_typer(keys_app, name="keys")
+app.command()(doctor)
 app.command()(plan)
 app.command()(routing.route)
 app.add_typer(routing.routes_app, name="routes")

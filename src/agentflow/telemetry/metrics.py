@@ -54,7 +54,15 @@ class Metrics:
     outbox_age: Gauge = field(init=False)
     checkpoint_bytes: Gauge = field(init=False)
     adapters: Gauge = field(init=False)
-    keeper: Gauge = field(init=False)
+    loads: Gauge = field(init=False)
+    load_seconds: Gauge = field(init=False)
+    load_failures: Gauge = field(init=False)
+    moves: Gauge = field(init=False)
+    hits: Gauge = field(init=False)
+    waits: Gauge = field(init=False)
+    wait_seconds: Gauge = field(init=False)
+    cold: Gauge = field(init=False)
+    engine: Gauge = field(init=False)
 
     def turn(self) -> "TurnMeter":
         """For one turn, from now on."""
@@ -77,7 +85,10 @@ class Metrics:
                 self.tokens.labels(str(event.get("role") or "base"), kind.removesuffix("_tokens")).inc(number)
 
     def take(self, figures: Mapping[str, Mapping[tuple[str, ...], float]]) -> None:
-        """Set gauges by field name: {"queue": {("running",): 3}}; labels that are gone disappear."""
+        """Set gauges by field name: {"queue": {("running",): 3}}; labels that are gone disappear.
+
+        What ends in `_total` is counted by its owner and only shown here.
+        """
         for name, values in figures.items():
             gauge: Gauge = getattr(self, name)
             gauge.clear()
@@ -159,5 +170,15 @@ def _made(registry: CollectorRegistry) -> dict[str, Histogram | Counter | Gauge]
         "outbox_age": gauge("outbox_oldest_seconds", "Age of the oldest owed thing", "kind"),
         "checkpoint_bytes": gauge("checkpoint_bytes", "Size of LangGraph's checkpoints"),
         "adapters": gauge("adapters", "Adapters by where they are", "tier"),
-        "keeper": gauge("keeper", "What the keeper of adapters counts", "what"),
+        "loads": gauge("adapter_loads_total", "Ways of adapters into a tier", "role", "tier"),
+        "load_seconds": gauge("adapter_load_seconds_total", "Time those took", "role", "tier"),
+        "load_failures": gauge("adapter_load_failures_total", "Ways that failed", "role", "tier"),
+        "moves": gauge("adapter_moves_total", "Changes of tiers, with the reason", "role", "tier", "why"),
+        "hits": gauge("adapter_hits_total", "Turns by where they found their adapter", "role", "tier"),
+        "waits": gauge("adapter_waits_total", "Turns that waited for their adapter", "role"),
+        "wait_seconds": gauge("adapter_wait_seconds_total", "Time they waited", "role"),
+        "cold": gauge("adapter_cold_total", "What was done about cold adapters", "role", "branch"),
+        "engine": gauge(
+            "engine_seen_total", "What was seen of the engine: restarts, drift, foreign adapters", "what"
+        ),
     }
