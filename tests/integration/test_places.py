@@ -239,3 +239,46 @@ async def test_a_log_that_everybody_has_heard_is_pruned(connections: Connections
 async def test_without_places_nothing_is_noted(connections: Connections, scopes: Scopes) -> None:
     await stored(connections, scopes, 3)
     assert await rows(connections, "select from vector_log") == []
+
+
+async def test_a_move_is_live_and_empties_the_former_place(connections: Connections, scopes: Scopes) -> None:
+    here, there = FakeVectors("here"), FakeVectors("there")
+    told, vector = places(connections, here), np.float32([1, 0])
+    memory = PostgresMemory(connections, scopes, told)
+    ids = await stored(connections, scopes, 5)
+    await told.settle()
+    before = await memory.search(MINE, "3", vector, 5)
+    await told.move("conversations", there)
+    there.down = True
+    await told.follow()
+    assert await memory.search(MINE, "3", vector, 5) == before
+    assert (held(here), told.homes) == (ids, {"conversations": here})
+    there.down = False
+    await told.settle()
+    assert (held(here), held(there), told.homes) == ([], ids, {"conversations": there})
+    assert await memory.search(MINE, "3", vector, 5) == before
+    assert [one.place for one in await told.record.status()] == ["there"]
+
+
+async def test_a_move_back_to_postgres_leaves_nothing_behind(
+    connections: Connections, scopes: Scopes
+) -> None:
+    home = FakeVectors()
+    told = places(connections, home)
+    await stored(connections, scopes, 5)
+    await told.settle()
+    await told.move("conversations", None)
+    assert (held(home), told.homes, await told.record.status()) == ([], {}, [])
+    assert len(await PostgresMemory(connections, scopes, told).search(MINE, "3", np.float32([1, 0]), 5)) == 5
+
+
+async def test_another_move_gives_up_the_one_under_way(connections: Connections, scopes: Scopes) -> None:
+    first, second = FakeVectors("first", down=True), FakeVectors("second")
+    told = Places(VectorRecord(connections, "test"))
+    ids = await stored(connections, scopes, 2)
+    await told.move("conversations", first)
+    await told.follow()
+    first.down = False
+    await told.move("conversations", second)
+    await told.settle()
+    assert (held(first), held(second)) == ([], ids)

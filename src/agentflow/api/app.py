@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from agentflow import __version__
 from agentflow.api import (
+    collections,
     health,
     invoke,
     listening,
@@ -41,6 +42,7 @@ def create(services: Services) -> ASGIApp:
     larger = APIRouter(max_body_size=services.settings.memory.upload_limit)
     larger.include_router(memory.uploads)
     app.include_router(larger)
+    app.include_router(collections.router)
     app.include_router(memory.router)
     app.include_router(openai.router)
     app.include_router(health.router)

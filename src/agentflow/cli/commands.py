@@ -12,7 +12,7 @@ import typer
 from agentflow import __version__, telemetry
 from agentflow.api.origins import STUDIO
 from agentflow.cli import demo as scripted
-from agentflow.cli import house, routing
+from agentflow.cli import house, places, routing
 from agentflow.cli.adapters import adapters_app
 from agentflow.cli.doctor import doctor
 from agentflow.cli.engine import engine_app
@@ -45,6 +45,7 @@ app.command()(doctor)
 app.command()(plan)
 app.command()(routing.route)
 app.add_typer(routing.routes_app, name="routes")
+places.register(memory_app)
 app.add_typer(memory_app, name="memory")
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]

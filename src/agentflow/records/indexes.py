@@ -4,7 +4,7 @@ An index over several collections would be filtered after the search and find to
 a collection below some ten thousand memories is searched exactly, and as fast, without one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
@@ -46,7 +46,7 @@ class VectorIndexes:
 
     connections: Connections
     indexed: set[int]
-    elsewhere: Sequence[str] = ()
+    elsewhere: Collection[str] = ()
 
     async def grow(self, *, large: int = LARGE) -> list[int]:
         """Build what is missing, one after the other; returns the collections. Raises DatabaseDown."""

@@ -6,7 +6,7 @@ record, is written only after the place has kept what it was told, and being tol
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -46,21 +46,25 @@ class Proof:
 
 @dataclass
 class Places:
-    """`homes` by collection; `within`: seconds that a search waits for one, half a second where nothing is said."""
+    """`homes` by collection; `within`: seconds that a search waits for one, half a second where nothing is said.
+
+    `coming` are the places that collections are moving to; the present ones answer until these hold everything.
+    """
 
     record: VectorRecord
-    homes: Mapping[str, VectorHome] = field(default_factory=dict)
-    within: Mapping[str, float] = field(default_factory=dict)
+    homes: dict[str, VectorHome] = field(default_factory=dict)
+    within: dict[str, float] = field(default_factory=dict)
+    coming: dict[str, VectorHome] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _told: dict[tuple[int, str], _Told] = field(default_factory=dict)
-    _serving: set[int] = field(default_factory=set)
+    _serving: set[tuple[int, str]] = field(default_factory=set)
     _down: dict[str, float] = field(default_factory=dict)
     _pruned: float = float("-inf")
 
     async def nearest(self, collection: str, place: Place, vector: Vectors, k: int) -> list[int] | None:
         """Ids of the scope's nearest vectors; None: Postgres is to be asked. Raises HomeDown."""
         home = self.homes.get(collection)
-        if home is None or place.collection_id not in self._serving:
+        if home is None or (place.collection_id, home.place) not in self._serving:
             return None
         if self._down.get(collection, 0.0) > self.clock():
             raise HomeDown(f"{home.place} did not answer a moment ago.", retry_after=PAUSE)
@@ -75,17 +79,15 @@ class Places:
 
     async def follow(self) -> int:
         """Tell every place what it has not heard of; returns how many changes. Raises DatabaseDown."""
-        if not self.homes:
+        if not (self.homes or self.coming):
             return 0
         told = 0
-        for spot in await self.record.spots(list(self.homes)):
-            home = self.homes[spot.name]
-            try:
-                await home.open()
-                told += await self._follow(spot, home)
-            except HomeDown as error:
-                log.warning("vectors wait for their place", collection=spot.name, reason=error.message)
-                await self.record.failed(spot, home.place, error.message)
+        spots = await self.record.spots([*{*self.homes, *self.coming}])
+        for spot in spots:
+            for home in filter(None, (self.homes.get(spot.name), self.coming.get(spot.name))):
+                told += await self._heard(spot, home)
+        for name in list(self.coming):
+            await self._arrived(name, [spot for spot in spots if spot.name == name])
         if self.clock() - self._pruned > LEASE:
             await self.record.prune()
             self._pruned = self.clock()
@@ -95,6 +97,22 @@ class Places:
         """Until every place has heard of everything that is committed and serves."""
         while await self.follow():  # noqa: ASYNC110 - it waits for other processes' transactions
             await asyncio.sleep(0.01)
+
+    async def move(self, name: str, home: VectorHome | None, *, within: float = 0.5) -> None:
+        """Search the collection in another place (None: in Postgres) as soon as that holds everything.
+
+        The former place is emptied then. A move that is under way is given up for this one.
+        """
+        given_up = self.coming.pop(name, None)
+        if given_up is not None:
+            await self._left(name, given_up)
+        self.within[name] = within
+        if home is None:
+            former = self.homes.pop(name, None)
+            if former is not None:
+                await self._left(name, former)
+            return
+        self.coming[name] = home
 
     async def prove(self, spot: Spot) -> Proof:
         """Compare a place with the record, item by item, and mend it. Raises HomeDown if that cannot be done."""
@@ -109,12 +127,48 @@ class Places:
 
     async def close(self) -> None:
         """Keep how far the places are, and close them."""
-        for spot in [] if not self._told else await self.record.spots(list(self.homes)):
-            told = self._told.get((spot.collection, self.homes[spot.name].place))
-            if told is not None and told.unkept:
-                await self._keep(spot, self.homes[spot.name], told)
-        for home in self.homes.values():
+        known = [*self.homes.items(), *self.coming.items()]
+        for spot in [] if not self._told else await self.record.spots([name for name, _ in known]):
+            for home in (home for name, home in known if name == spot.name):
+                told = self._told.get((spot.collection, home.place))
+                if told is not None and told.unkept:
+                    await self._keep(spot, home, told)
+        for _, home in known:
             await home.close()
+
+    async def _heard(self, spot: Spot, home: VectorHome) -> int:
+        """Tell a place; one that is down waits, with the reason in the record."""
+        try:
+            await home.open()
+            return await self._follow(spot, home)
+        except HomeDown as error:
+            log.warning("vectors wait for their place", collection=spot.name, reason=error.message)
+            await self.record.failed(spot, home.place, error.message)
+            return 0
+
+    async def _arrived(self, name: str, spots: Sequence[Spot]) -> None:
+        """The new place answers from here on, if it holds everything of every tenant."""
+        home = self.coming[name]
+        if any((spot.collection, home.place) not in self._serving for spot in spots):
+            return
+        former = self.homes.get(name)
+        self.homes[name] = home
+        del self.coming[name]
+        if former is not None:
+            await self._left(name, former)
+
+    async def _left(self, name: str, home: VectorHome) -> None:
+        """Empty a place; what cannot be reached is named, for people to delete."""
+        try:
+            for spot in await self.record.spots([name]):
+                for scope in await self.record.scopes(spot):
+                    await home.drop(scope)
+                await self.record.leave(spot, home.place)
+                self._serving.discard((spot.collection, home.place))
+                self._told.pop((spot.collection, home.place), None)
+        except HomeDown as error:
+            log.warning("a former place still holds vectors", place=home.place, reason=error.message)
+        await home.close()
 
     async def _follow(self, spot: Spot, home: VectorHome) -> int:
         told = await self._taken(spot, home)
@@ -133,7 +187,7 @@ class Places:
             log.info("vectors are searched in their place", collection=spot.name, place=home.place)
         elif told.unkept and self.clock() - told.kept > KEPT:
             await self._keep(spot, home, told)
-        self._serving.add(spot.collection)
+        self._serving.add((spot.collection, home.place))
         return count
 
     async def _taken(self, spot: Spot, home: VectorHome) -> _Told | None:
@@ -144,7 +198,7 @@ class Places:
             return told
         heard = await self.record.take(spot, home.place)
         if heard is None and await self.record.join(spot, home.place, lasting=home.lasting):
-            self._serving.discard(spot.collection)
+            self._serving.discard(key)
             for scope in await self.record.scopes(spot):
                 await home.drop(scope)
             heard = await self.record.take(spot, home.place)

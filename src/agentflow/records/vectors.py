@@ -42,6 +42,7 @@ PROVEN = """
 update vector_place set items = %(items)s, digest = %(digest)s
 where collection_id = %(collection)s and place = %(place)s and worker = %(worker)s
 """
+LEAVE = "delete from vector_place where collection_id = %(collection)s and place = %(place)s"
 FAILED = """
 update vector_place set last_error = %(error)s where collection_id = %(collection)s and place = %(place)s
 """
@@ -180,6 +181,11 @@ class VectorRecord:
     async def failed(self, spot: Spot, place: str, error: str) -> None:
         async with self.connections.background() as connection:
             await connection.execute(FAILED, {**self._of(spot, place), "error": error})
+
+    async def leave(self, spot: Spot, place: str) -> None:
+        """The place is told nothing any more."""
+        async with self.connections.background() as connection:
+            await connection.execute(LEAVE, self._of(spot, place))
 
     async def unfilled(self, spot: Spot, heard: Heard) -> tuple[list[Change], Heard]:
         """The next items for a place that is being filled, and how far it is with them."""

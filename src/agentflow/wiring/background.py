@@ -12,8 +12,9 @@ from agentflow import graph as graphs
 from agentflow.errors import AgentflowError
 from agentflow.records.signals import Signals
 from agentflow.runs.registry import OWN
-from agentflow.settings import Settings, load
+from agentflow.settings import Collection, Settings, load
 from agentflow.wiring import choices
+from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.roles import role_examples
 from agentflow.wiring.services import Services, assembled
@@ -98,9 +99,10 @@ async def _again(
 
 
 class Rereading:
-    """Takes changed roles and router settings from the file while turns go on; the rest needs a new start.
+    """Takes changed roles, router settings and places of collections from the file while turns go on.
 
-    A file with mistakes changes nothing. Turns under way end with the roles they began with.
+    The rest needs a new start. A file with mistakes changes nothing. Turns under way end with the roles they began
+    with.
     """
 
     def __init__(self, services: Services, place: Place) -> None:
@@ -119,6 +121,7 @@ class Rereading:
 
     async def _take(self, settings: Settings) -> None:
         services = self._services
+        await self._move(settings)
         kept = services.settings.model_copy(update={"roles": settings.roles, "router": settings.router})
         if kept == services.settings:
             return
@@ -133,6 +136,22 @@ class Rereading:
         services.served.registry.replace(OWN, services.graph)
         log.info("roles read again", roles=list(kept.roles))
 
+    async def _move(self, settings: Settings) -> None:
+        """Collections whose place has changed move there, while the former one answers."""
+        services = self._services
+        former = services.settings.collections
+        moving = {
+            name: found
+            for name, found in settings.collections.items()
+            if name in former and _place_of(found) != _place_of(former[name])
+        }
+        homes = vector_homes(moving, self._place.folder, services.embedder.dim)
+        for name, found in moving.items():
+            log.info("a collection moves", collection=name, backend=found.backend)
+            await services.places.move(name, homes.get(name), within=found.options.timeout)
+        collections = {**former, **moving}
+        services.settings = services.settings.model_copy(update={"collections": collections})
+
     def _stamp(self) -> tuple[int, int] | None:
         """When the file was written, and its size; None while an editor is replacing it."""
         try:
@@ -140,3 +159,7 @@ class Rereading:
         except FileNotFoundError:
             return None
         return None if state is None else (state.st_mtime_ns, state.st_size)
+
+
+def _place_of(collection: Collection) -> tuple[object, ...]:
+    return collection.backend, collection.location, collection.options

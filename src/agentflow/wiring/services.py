@@ -26,6 +26,7 @@ from agentflow.records.forget import Forgetting
 from agentflow.records.indexes import VectorIndexes
 from agentflow.records.keys import Keys
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.memory_check import MemoryCheck
 from agentflow.records.outbox import Outbox
 from agentflow.records.places import Places
 from agentflow.records.portable import Portable
@@ -71,6 +72,7 @@ class Services:
     conversations: Conversations
     places: Places
     indexes: VectorIndexes
+    memory_check: MemoryCheck
     egress: Egress
     rights: Rights
     forgetting: Forgetting
@@ -181,7 +183,8 @@ async def _services(
         outbox=Outbox(connections, embedder),
         places=places,
         conversations=Conversations(connections),
-        indexes=VectorIndexes(connections, scopes.indexed, list(places.homes)),
+        memory_check=MemoryCheck(connections, scopes, places),
+        indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
         rights=Rights(connections, scopes),
         forgetting=Forgetting(connections),

@@ -1,0 +1,148 @@
+"""Is memory whole? Counts that must agree, vectors still owed, and how much of the nearest the indexes find."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from psycopg import sql
+
+from agentflow.protocols import Vectors
+from agentflow.records.connections import Connection, Connections
+from agentflow.records.places import Places
+from agentflow.records.scopes import Place, Scopes
+from agentflow.turn import Json
+
+K = 10
+SAMPLE = 40
+LOW = 0.9
+"""Recall below which an index or a place is worth a look."""
+
+# Per scope: items, their length, postings and what terms count must say the same.
+COUNTS = """
+select c.name, s.id, s.n_docs, m.items, s.sum_len, m.length, p.postings, t.frequencies, m.words, m.owed
+from collection c join scope s on s.collection_id = c.id
+cross join lateral (
+  select count(*) filter (where bow is not null and not hidden) as items,
+         coalesce(sum(doc_len) filter (where bow is not null and not hidden), 0) as length,
+         coalesce(sum(octet_length(bow) / 6) filter (where not hidden), 0) as words,
+         count(*) filter (where embedding is null and not hidden) as owed
+  from memory where collection_id = c.id and scope_id = s.id) m
+cross join lateral (select count(*) as postings from posting where scope_id = s.id) p
+cross join lateral (select coalesce(sum(df), 0) as frequencies from term_stat where scope_id = s.id) t
+where c.tenant = %(tenant)s order by c.name, s.id
+"""
+LARGEST = """
+select c.name, c.id, c.dim, s.id, s.n_docs from collection c
+join lateral (select id, n_docs from scope where collection_id = c.id order by n_docs desc limit 1) s on true
+where c.tenant = %(tenant)s and s.n_docs > 0 order by c.name
+"""
+SAMPLED = """
+select embedding from memory where collection_id = %(collection)s and scope_id = %(scope)s and embedding is not null
+order by md5(id::text) limit %(sample)s
+"""
+NEAREST = """
+select id from memory
+where collection_id = {collection} and scope_id = {scope} and embedding is not null
+order by (embedding::halfvec({dim}) <=> %s::halfvec({dim})) {exactly} limit {k}
+"""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Counts of a scope that differ."""
+
+    collection: str
+    scope: int
+    what: str
+    counted: int
+    noted: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Share of the ten nearest that a collection's search finds, over a sample of its largest scope's own vectors.
+
+    `by` names what searches: "exactly", "index", or the place.
+    """
+
+    collection: str
+    by: str
+    items: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class MemoryCheck:
+    """Looks, and changes nothing. Raises DatabaseDown, HomeDown."""
+
+    connections: Connections
+    scopes: Scopes
+    places: Places
+
+    async def look(self, tenant: int) -> Json:
+        """Mismatches, vectors owed, recall per collection; `ok` if nothing is wrong."""
+        async with self.connections.background() as connection:
+            await connection.execute("set statement_timeout = '10min'")
+            try:
+                rows = await (await connection.execute(COUNTS, {"tenant": tenant})).fetchall()
+                found = await self._recalls(connection, tenant)
+            finally:
+                await connection.execute("reset statement_timeout")
+        wrong = [one for row in rows for one in _mismatches(row)]
+        low = [one for one in found if one.recall < LOW]
+        return {
+            "ok": not (wrong or low),
+            "mismatches": [asdict(one) for one in wrong],
+            "owed": sum(row[9] for row in rows),
+            "recall": [asdict(one) for one in found],
+        }
+
+    async def _recalls(self, connection: Connection, tenant: int) -> list[Found]:
+        rows = await (await connection.execute(LARGEST, {"tenant": tenant})).fetchall()
+        return [await self._recall(connection, *row) for row in rows]
+
+    async def _recall(
+        self, connection: Connection, name: str, collection: int, dim: int, scope: int, items: int
+    ) -> Found:
+        parameters = {"collection": collection, "scope": scope, "sample": SAMPLE}
+        cursor = await connection.execute(SAMPLED, parameters)
+        sample = [vector.to_numpy().astype(np.float32) for (vector,) in await cursor.fetchall()]
+        home = self.places.homes.get(name)
+        indexed = collection in self.scopes.indexed
+        by = home.place if home else "index" if indexed else "exactly"
+        shares = []
+        for vector in sample if home or indexed else []:
+            exact = await _nearest(connection, collection, dim, scope, vector, "+ 0")
+            given = (
+                await self.places.nearest(name, Place(collection, scope), vector, K)
+                if home
+                else await _nearest(connection, collection, dim, scope, vector, "")
+            )
+            if given is not None and exact:
+                shares.append(len(set(exact) & set(given)) / len(exact))
+        return Found(name, by, items, round(float(np.mean(shares)), 4) if shares else 1.0)
+
+
+async def _nearest(
+    connection: Connection, collection: int, dim: int, scope: int, vector: Vectors, exactly: str
+) -> list[int]:
+    numbers = {"collection": collection, "dim": dim, "scope": scope, "k": K}
+    parts = {name: sql.Literal(number) for name, number in numbers.items()}
+    asked = sql.SQL(NEAREST).format(**parts, exactly=sql.SQL("+ 0" if exactly else ""))
+    cursor = await connection.execute(asked, ["[" + ",".join(map(str, vector.tolist())) + "]"])
+    return [row[0] for row in await cursor.fetchall()]
+
+
+def _mismatches(row: Sequence[int | str]) -> list[Mismatch]:
+    name, scope, documents, items, length, lengths, postings, frequencies, words, _ = row
+    pairs = (
+        ("items", items, documents),
+        ("length", lengths, length),
+        ("postings", words, postings),
+        ("term counts", postings, frequencies),
+    )
+    return [
+        Mismatch(str(name), int(scope), what, int(counted), int(noted))
+        for what, counted, noted in pairs
+        if int(counted) != int(noted)
+    ]
