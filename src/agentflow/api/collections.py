@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from agentflow.api.keys import caller
-from agentflow.errors import NotFound, UnknownCollection
+from agentflow.errors import Forbidden, UnknownCollection
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
@@ -14,10 +14,10 @@ router = APIRouter(prefix="/memory", tags=["memory"])
 
 
 def operator(request: Request) -> int:
-    """The tenant of a caller who may see how memory is kept. Raises NotFound."""
+    """The tenant of a caller who may see how memory is kept. Raises Forbidden."""
     who = caller(request)
     if "admin" not in who.scopes:
-        raise NotFound("This key may not see where memories are: it lacks the scope `admin`.", field="key")
+        raise Forbidden("This key may not see where memories are: it lacks the scope `admin`.", field="key")
     return who.tenant
 
 
