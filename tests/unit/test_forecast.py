@@ -5,8 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from agentflow.adapters import AdapterFiles
 from agentflow.cli.commands import app
-from agentflow.errors import ConfigError
+from agentflow.errors import AgentflowError, ConfigError, FetchFailed
 from agentflow.residency.footprint import BaseModel, on_gpus, smallest_rank
 from agentflow.residency.plan import Move
 from agentflow.residency.profiles import known, names, profile
@@ -14,6 +15,7 @@ from agentflow.settings import Settings
 from agentflow.settings.environment import read as read_environment
 from agentflow.wiring import Place
 from agentflow.wiring.forecast import Forecast, Level, Machine, forecast
+from agentflow.wiring.reach import reached
 
 GB = 10**9
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -24,9 +26,9 @@ def base(name: str) -> BaseModel:
     return BaseModel.of(found.name, found.config)
 
 
-def planned(folder, *, machine: Machine | None = None, **settings) -> Forecast:
+def planned(folder, *, machine: Machine | None = None, far=None, **settings) -> Forecast:
     given = Settings.model_validate({"model": {"ram": {"max": 0}} | settings.pop("model", {}), **settings})
-    return forecast(Place(given, read_environment(), folder), machine or Machine())
+    return forecast(Place(given, read_environment(), folder), machine or Machine(), far=far)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,24 @@ def test_remote_adapters_are_supposed_and_said_to_be(tmp_path):
     assert sum("far" in text for text in found.warnings) == 2
 
 
+def test_what_was_fetched_is_measured_and_what_its_source_says_is_believed(tmp_path):
+    files = AdapterFiles(tmp_path, "", 4, ("q_proj",), 1000, "BF16", 2)
+    far = {
+        "hf://a/fetched": files,
+        "s3://b/told": 2000,
+        "https://c/silent": 0,
+        "hf://d/gone": FetchFailed("gone"),
+    }
+    roles = {path[-4:]: {"lora_path": path} for path in far}
+    found = planned(tmp_path, far=far, roles=roles, model={"base": "Qwen/Qwen3-8B"})
+    assert [(one.octets, one.exact, one.trouble) for one in found.spots[:2]] == [
+        (1000, True, ""),
+        (2000, False, ""),
+    ]
+    assert found.mistakes == ("roles.gone: gone",)
+    assert sum("not fetched yet" in text for text in found.warnings) == 2
+
+
 def test_two_roles_with_one_adapter_are_told_that_it_takes_two_slots(tmp_path):
     roles = {name: {"lora_path": "tiny:coder"} for name in ("a", "b")}
     assert any("a and b name the same adapter" in text for text in planned(tmp_path, roles=roles).warnings)
@@ -184,6 +204,15 @@ def test_a_hub_id_with_a_profile_needs_no_weights(tmp_path):
 def test_a_base_that_fits_nowhere_is_a_mistake(tmp_path):
     found = planned(tmp_path, model={"base": "Qwen/Qwen3-30B-A3B"}, machine=Machine(2, 16 * GB))
     assert "does not fit on 2 GPUs of 16 GB" in found.mistakes[0]
+
+
+async def test_sources_are_asked_only_when_wanted(tmp_path):
+    model = {"disk": {"path": str(tmp_path / "cache")}}
+    roles = {"far": {"lora_path": "https://127.0.0.1:1/x"}, "near": {"lora_path": "tiny:coder"}}
+    place = Place(Settings.model_validate({"model": model, "roles": roles}), read_environment(), tmp_path)
+    assert await reached(place, look=False) == {}
+    (error,) = (await reached(place, look=True)).values()
+    assert isinstance(error, AgentflowError)
 
 
 # --- the command -----------------------------------------------------------------------------

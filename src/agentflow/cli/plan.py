@@ -1,5 +1,6 @@
 """agentflow plan: what fits, what moves and what it takes, before anything is started."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from agentflow.settings import Settings, read_environment
 from agentflow.settings.values import octets
 from agentflow.wiring import Place
 from agentflow.wiring.forecast import Forecast, Level, Machine, forecast
+from agentflow.wiring.reach import reached
 from agentflow.wiring.spots import Spot
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
@@ -36,6 +38,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter per option
     gpus: Annotated[int, typer.Option(min=1, max=64, help="Reckon with one to so many GPUs.")] = 4,
     gpu_memory: Annotated[str, typer.Option(help="Memory of one GPU.")] = "80GB",
     context: Annotated[int, typer.Option(min=1, help="Tokens of one conversation.")] = 8192,
+    look: Annotated[bool, typer.Option("--look", help="Ask the sources of remote adapters.")] = False,
     from_ledger: Annotated[
         bool,
         typer.Option(
@@ -48,7 +51,9 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """What fits, what moves and what it takes. Nothing is started; exit status 1 if it cannot work."""
     place = _place(config, base)
-    found = forecast(place, Machine(gpus, _size(gpu_memory), context), profile(base) if base else None)
+    machine, shipped = Machine(gpus, _size(gpu_memory), context), profile(base) if base else None
+    far = {} if shipped else asyncio.run(reached(place, look=look))
+    found = forecast(place, machine, shipped, far)
     if from_ledger:
         replayed(place, found, last=last, picture=picture, as_json=as_json)
         return

@@ -1,7 +1,7 @@
 """What a configuration would take before anything is started: the arithmetic behind `agentflow plan`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from agentflow.settings import Settings
 from agentflow.settings.values import Warm
 from agentflow.shelves.ram import capacity
 from agentflow.wiring.place import Place, base_folder
+from agentflow.wiring.reach import Known
 from agentflow.wiring.residency import MOST, SHARED_MEMORY, is_near
 from agentflow.wiring.spots import ATTENTION, Spot, of_profile, of_roles
 
@@ -63,15 +64,17 @@ class Machine:
     context: int = 8192
 
 
-def forecast(place: Place, machine: Machine, profile: Profile | None = None) -> Forecast:
+def forecast(
+    place: Place, machine: Machine, profile: Profile | None = None, far: Mapping[str, Known] | None = None
+) -> Forecast:
     """Reads config.json and headers of adapters; starts and loads nothing. Raises ConfigError.
 
-    A profile replaces the base, and the roles where it is given explicitly.
+    A profile replaces base and roles. `far`: what is known of remote adapters (wiring/reach.py).
     """
     settings = place.settings
     found = profile or known(settings.model.base)
     base, name = _base(place, found)
-    spots = of_profile(profile, base) if profile else of_roles(place, base)
+    spots = of_profile(profile, base) if profile else of_roles(place, base, far or {})
     modules = tuple(sorted({one for spot in spots for one in spot.modules})) or ATTENTION
     max_rank = smallest_rank([one.rank for one in spots]) if profile else settings.model.max_rank
     reserves = profile is not None or settings.model.engine in _RESERVING
@@ -241,8 +244,10 @@ class _Reckoning:
             if one.adapter in first:
                 yield f"{first[one.adapter]} and {one.role} name the same adapter: it takes two slots."
             first.setdefault(one.adapter, one.role)
-            if one.remote:
-                yield f"{one.role}: {one.adapter} is not looked at; rank and size are supposed."
+            if one.remote and not one.exact and not one.trouble:
+                supposed = "its rank is" if one.looked_at else "rank and size are"
+                ask = "" if one.looked_at else ", --look asks its source"
+                yield f"{one.role}: {one.adapter} is not fetched yet; {supposed} supposed{ask}."
             if one.cold > one.budget:
                 yield (
                     f"{one.role} takes about {one.cold:.1f} s from {one.location}, its cold budget is "

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agentflow.adapters import check
-from agentflow.errors import AdapterError
+from agentflow.adapters import AdapterFiles, check
+from agentflow.errors import AdapterError, AgentflowError
 from agentflow.residency.footprint import BaseModel
 from agentflow.residency.pace import Pace, Step, eta
 from agentflow.residency.plan import Tier
@@ -13,6 +13,7 @@ from agentflow.residency.roster import located
 from agentflow.settings import Role
 from agentflow.settings.values import Location
 from agentflow.wiring.place import Place
+from agentflow.wiring.reach import Known
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MISSING: Mapping[Tier, tuple[Step, ...]] = {
@@ -27,7 +28,7 @@ _MISSING: Mapping[Tier, tuple[Step, ...]] = {
 class Spot:
     """A role's adapter in numbers. `exact` False: its files are not at hand, so rank and bytes are supposed.
 
-    `cold` is how many seconds a turn waits that finds it where it rests.
+    `cold` is how many seconds a turn waits that finds it where it rests. `looked_at`: its source has answered.
     """
 
     role: str
@@ -43,18 +44,21 @@ class Spot:
     cold: float
     budget: float
     trouble: str = ""
+    looked_at: bool = False
 
 
-def of_roles(place: Place, base: BaseModel | None) -> tuple[Spot, ...]:
-    """The adapters that roles name; what is wrong with one is its `trouble`."""
+def of_roles(place: Place, base: BaseModel | None, far: Mapping[str, Known]) -> tuple[Spot, ...]:
+    """The adapters that roles name; what is wrong with one is its `trouble`. `far`: wiring/reach.py."""
     return tuple(
-        _spot(place, name, role, role.lora_path, base)
+        _spot(place, name, role, role.lora_path, base, far)
         for name, role in place.settings.roles.items()
         if role.lora_path is not None
     )
 
 
-def _spot(place: Place, name: str, role: Role, path: str, base: BaseModel | None) -> Spot:
+def _spot(
+    place: Place, name: str, role: Role, path: str, base: BaseModel | None, far: Mapping[str, Known]
+) -> Spot:
     model = place.settings.model
     remote = "://" in path
     spot = Spot(
@@ -71,9 +75,20 @@ def _spot(place: Place, name: str, role: Role, path: str, base: BaseModel | None
         cold=0.0,
         budget=role.cold_budget_ms / 1e3,
     )
-    if not remote:
-        spot = _measured(place, spot, base)
-    return _timed(spot)
+    return _timed(_told(spot, far.get(path)) if remote else _measured(place, spot, base))
+
+
+def _told(spot: Spot, known: Known | None) -> Spot:
+    """A remote adapter with what its fetched files or its source say."""
+    match known:
+        case AdapterFiles():
+            return replace(spot, rank=known.rank, modules=known.modules, octets=known.bytes, exact=True)
+        case AgentflowError():
+            return replace(spot, trouble=known.message)
+        case int() if known > 0:
+            return replace(spot, octets=known, looked_at=True)
+        case _:
+            return replace(spot, looked_at=known is not None)
 
 
 def _measured(place: Place, spot: Spot, base: BaseModel | None) -> Spot:
