@@ -122,6 +122,12 @@ def test_what_a_start_brings_in_is_said_in_order(tmp_path):
     assert found.moves == (Move("bring", "philosopher", "vram", "start"),)
 
 
+def test_a_remote_adapter_that_rests_on_disk_is_fetched_at_the_start(tmp_path):
+    far = {"lora_path": "hf://a/b", "location": "disk"}
+    found = planned(tmp_path, roles={"disk": far, "remote": far | {"location": "remote"}})
+    assert found.moves == (Move("bring", "disk", "disk", "start"),)
+
+
 def test_cold_seconds_grow_with_the_distance(tmp_path):
     philosopher, coder, artist = planned(tmp_path, roles=ROLES).spots
     assert philosopher.cold == 0 < coder.cold < artist.cold

@@ -120,9 +120,13 @@ def _summary(found: Forecast) -> str:
         f" (with experts {found.experts_slot / 1e9:,.1f} GB)" if found.reserves and found.experts_slot else ""
     )
     return (
-        f"{base.parameters / 1e9:.2f} billion parameters, {_bytes(base.octets)} · KV cache "
+        f"{_parameters(base.parameters)} parameters, {_bytes(base.octets)} · KV cache "
         f"{base.per_token() / 1024:.0f} KiB per token\n{slots}{experts}"
     )
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 10**8 else f"{count / 1e6:.2f} million"
 
 
 def _gpu_table(gpus: Sequence[OnGpus], context: int) -> Table:

@@ -170,14 +170,9 @@ class _Reckoning:
         )
 
     def moves(self) -> tuple[Move, ...]:
-        """What a start brings in: who rests in VRAM or is warm from the start, then who rests in RAM."""
-        first = [
-            one for one in self.spots if one.location == "vram" or one.warm == Warm.START or one.pin == "vram"
-        ]
-        wants = [Want(one.role, "vram", "start") for one in first]
-        wants += [
-            Want(one.role, "ram", "start") for one in self.spots if one.location == "ram" and one not in first
-        ]
+        """What a start brings in, as the keeper does: everybody to where it rests, pins and early ones higher."""
+        tiers = {one.role: _at_start(one) for one in self.spots}
+        wants = [Want(role, tier, "start") for role, tier in tiers.items() if tier != "remote"]
         standings = [
             Standing(one.role, one.octets, source="remote" if one.remote else "disk", pin=one.pin)
             for one in self.spots
@@ -263,3 +258,9 @@ class _Reckoning:
     @property
     def _ram_limit(self) -> int:
         return 0 if isinstance(self.ram, ConfigError) else self.ram
+
+
+def _at_start(spot: Spot) -> Tier:
+    if "vram" in (spot.location, spot.pin) or spot.warm == Warm.START:
+        return "vram"
+    return spot.pin or spot.location
