@@ -16,6 +16,7 @@ from agentflow.api import (
     origins,
     problems,
     protocol,
+    residency,
     routing,
     watch,
 )
@@ -39,6 +40,7 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     app.include_router(invoke.router)
     app.include_router(routing.router)
+    app.include_router(residency.router)
     larger = APIRouter(max_body_size=services.settings.memory.upload_limit)
     larger.include_router(memory.uploads)
     app.include_router(larger)

@@ -102,14 +102,26 @@ def _sse(event: Json) -> str:
 
 
 def _headers(result: Json) -> dict[str, str]:
+    cold = result["selection"].get("cold")
+    told = (
+        {}
+        if cold is None
+        else {"X-Agentflow-Cold": f"{cold['do']}; role={cold['role']}; eta={cold['eta']:g}"}
+    )
     return {
+        **told,
         "X-Agentflow-Run": result["run_id"],
         "X-Agentflow-Role": result["role"] or BASE,
-        "X-Agentflow-Adapter": result["adapter"] or "none",
+        "X-Agentflow-Adapter": result["adapter"] or ("none (cold)" if _is_without(cold) else "none"),
         "X-Agentflow-Tier": result["tier"],
         "X-Agentflow-Reason": result["reason"],
         "X-Agentflow-Decision": _decision(result),
     }
+
+
+def _is_without(cold: Json | None) -> bool:
+    """Whether the base model answers since the role's adapter was too cold."""
+    return cold is not None and cold["do"] == "base"
 
 
 def _decision(result: Json) -> str:

@@ -20,6 +20,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.BadInput: 422,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
+    errors.ConfigError: 422,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.Busy: 409,

@@ -1,16 +1,19 @@
 """agentflow adapters: what is known of adapter files."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from agentflow.adapters import BaseShape
 from agentflow.adapters.report import Expected, Row, examine
 from agentflow.cli import house
+from agentflow.cli.explained import residency_table
 from agentflow.cli.terminal import out
 from agentflow.errors import InvalidAdapter
 from agentflow.residency.roster import located
@@ -20,7 +23,9 @@ from agentflow.wiring.place import base_shape
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 
-adapters_app = typer.Typer(help="Adapters: check their files.", no_args_is_help=True)
+adapters_app = typer.Typer(help="Adapters: where they are, and whether their files are good.")
+WIDE = 200
+"""Columns where nobody's terminal sets them."""
 _MARKS = {
     "ok": "[green]ok[/]",
     "warning": "[yellow]warning[/]",
@@ -29,9 +34,27 @@ _MARKS = {
 }
 
 
-@adapters_app.callback()
-def everywhere() -> None:
-    """Look at adapters."""
+@adapters_app.callback(invoke_without_command=True)
+def everywhere(
+    context: typer.Context,
+    config: Config = None,
+    once: Annotated[bool, typer.Option(help="Print the table once, also on a terminal.")] = False,
+) -> None:
+    """Where every adapter of the running agentflow is, who holds it, and what happens next; live on a terminal."""
+    if context.invoked_subcommand is None:
+        asyncio.run(_watched(house.place(config), live=out.is_terminal and not once))
+
+
+async def _watched(place: Place, *, live: bool) -> None:
+    async with house.listening_door(place) as client:
+        found = await house.ask(client, "GET", "/residency")
+        if not live:
+            out.print(residency_table(found), width=None if out.is_terminal else WIDE, crop=out.is_terminal)
+            return
+        with Live(residency_table(found), console=out, refresh_per_second=4) as screen:
+            while True:
+                await asyncio.sleep(1)
+                screen.update(residency_table(await house.ask(client, "GET", "/residency")))
 
 
 @adapters_app.command()

@@ -1,6 +1,7 @@
 """The commands."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib import resources
@@ -23,7 +24,7 @@ from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
 from agentflow.records.migrate import migrate as bring_up_to_date
-from agentflow.settings import inspect, read_environment
+from agentflow.settings import extra_role, inspect, read_environment
 from agentflow.settings.document import read as read_document
 from agentflow.settings.published import schema_text
 from agentflow.turn import Json
@@ -81,10 +82,14 @@ def serve(
         Path | None, typer.Option(help="A langgraph.json: its graphs are served beside ours.")
     ] = None,
     studio: Annotated[bool, typer.Option("--studio", help="Let LangGraph Studio's page in.")] = False,
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="Add a role: NAME=ADAPTER or NAME=ADAPTER@RAM.")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     telemetry.configure(readable=err.is_terminal, level="info")
-    place = replace(_changed(house.place(config), host, port, fake=fake, studio=studio), graphs=graphs)
+    changed = _changed(house.place(config), host, port, fake=fake, studio=studio)
+    place = replace(_with_roles(changed, role or ()), graphs=graphs)
     asyncio.run(_serve(place))
 
 
@@ -175,6 +180,13 @@ def _changed(place: Place, host: str | None, port: int | None, *, fake: bool, st
             update={"model": settings.model.model_copy(update={"engine": "double"})}
         )
     return replace(place, settings=settings)
+
+
+def _with_roles(place: Place, written: Sequence[str]) -> Place:
+    """The configuration with the roles of the command line, which stay when the file is read again."""
+    extra = dict(extra_role(one, Path.cwd()) for one in written)
+    settings = place.settings.model_copy(update={"roles": {**place.settings.roles, **extra}})
+    return replace(place, settings=settings, extra_roles=extra)
 
 
 async def _serve(place: Place) -> None:

@@ -29,6 +29,35 @@ def decision(found: Json) -> None:
         _meaning(intent)
 
 
+def residency_table(found: Json) -> Table:
+    """Every adapter: where it is, who holds it, and what happens next."""
+    engine, tiers = found["engine"], found["tiers"]
+    state = "ok" if engine["ok"] else f"down: {engine['detail']}"
+    title = (
+        f"{engine['name']} {state} · VRAM {tiers['vram']['used']}/{tiers['vram']['slots']} slots · "
+        f"RAM {_size(tiers['ram']['used'])} of {_size(tiers['ram']['max'])} · disk {_size(tiers['disk']['used'])}"
+    )
+    grid = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("role", "adapter", "tier", "size", "holds", "last used", "next"):
+        grid.add_column(heading, justify="right" if heading in ("size", "holds") else "left")
+    for one in found["adapters"]:
+        used = "never" if one["idle_seconds"] is None else f"{one['idle_seconds']:.0f} s ago"
+        digest = (one["adapter"] or "not fetched").rpartition("@")[2]
+        tier = one["tier"] if one["exact"] else f"{one['tier']} (assumed)"
+        told = one["next"] if one["error"] is None else f"{one['next']}: {one['error']}"
+        cells = (one["role"], digest, tier, _size(one["bytes"]), str(one["holds"]), used, told)
+        grid.add_row(*map(escape, cells))
+    for role, reason in found["unusable"].items():
+        grid.add_row(escape(role), "", "[red]unusable[/]", "", "", "", escape(reason))
+    return grid
+
+
+def _size(octets: int | None) -> str:
+    if octets is None:
+        return "-"
+    return f"{octets / 1e9:.1f} GB" if octets >= 1e9 else f"{octets / 1e6:.1f} MB"
+
+
 def _meaning(intent: Json) -> None:
     fits = "in scope" if intent["in_scope"] else "out of scope"
     scope, limit = intent["scope_score"], intent["scope_threshold"]

@@ -112,6 +112,21 @@ async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.A
         yield here
 
 
+@asynccontextmanager
+async def listening_door(place: Place) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the server that listens at the configured address. Raises StartError if none does."""
+    server = place.settings.server
+    address = f"http://{server.host}:{server.port}"
+    if not await _answers(address):
+        raise StartError(
+            f"No agentflow listens on {address}. Start one with `agentflow serve`.",
+            field="server.port",
+            value=server.port,
+        )
+    async with client(address, _key(server)) as there:
+        yield there
+
+
 def client(address: str, headers: dict[str, str]) -> httpx.AsyncClient:
     """Answers may take as long as a turn; the server bounds that."""
     return httpx.AsyncClient(

@@ -33,6 +33,7 @@ from agentflow.residency.plan import Budgets, Reason, Tier, Want, Why
 from agentflow.residency.roster import Adapter, Roster, stamp_of
 from agentflow.residency.tally import Tally
 from agentflow.residency.worth import AgedWorth
+from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
 LEASE = 10.0
@@ -247,8 +248,9 @@ class AdapterKeeper:
         if used <= HIGH:
             self._squeezed.pop(tier, None)
             return
-        ours = sum(place.octets for place in self._places.values() if tier in place.tiers)
-        self._squeezed[tier] = max(0, int(ours * LOW / used))
+        inside = [place for place in self._places.values() if tier in place.tiers]
+        ours = len(inside) if tier == "vram" else sum(place.octets for place in inside)
+        self._squeezed[tier] = int(ours * LOW / used)
         self._stir()
 
     async def reconcile(self) -> None:
@@ -291,13 +293,25 @@ class AdapterKeeper:
         shown = set(map(id, self._by_role.values()))
         yield from (place for place in self._places.values() if id(place) not in shown)
 
+    def capacities(self) -> Json:
+        """What each tier may hold and holds: slots of VRAM, bytes of RAM and disk."""
+        speaking = [place for place in self._places.values() if place.speaks]
+        pinned = sum(place.pin == "vram" for place in speaking)
+        ram = sum(place.octets for place in self._places.values() if "ram" in place.tiers)
+        slots = self._slots()
+        return {
+            "vram": {"slots": slots, "used": len(speaking), "pinned": pinned},
+            "ram": {"max": self.budgets.ram, "used": ram},
+            "disk": {"max": self.budgets.disk, "used": sum(self._on_disk(arrived=True).values())},
+        }
+
     def cached(self, address: str) -> AdapterFiles | None:
         """What was fetched from an address before."""
         return None if self._cache is None else self._cache.find(address)
 
     def worth(self, place: Place) -> float:
         """Its priority in memory; see residency/worth.py."""
-        if place.pin is not None or self._on_duty(place):
+        if place.pin is not None or self.on_duty(place):
             return float("inf")
         return self._worth.priority(place.key) or 0.0
 
@@ -453,7 +467,7 @@ class AdapterKeeper:
             if duty is not None and duty.on(now, before) and not place.speaks:
                 self._wish(place, "schedule", "vram", GUESS)
 
-    def _on_duty(self, place: Place) -> bool:
+    def on_duty(self, place: Place) -> bool:
         duty = place.adapter.residence.duty
         return duty is not None and duty.until is not None and duty.on(self._calendar(), self._asked_at)
 
@@ -474,7 +488,7 @@ class AdapterKeeper:
                 self._drop(place, move.tier, move.why)
 
     def _standing(self, place: Place, now: float) -> plan.Standing:
-        if self._on_duty(place):
+        if self.on_duty(place):
             place.last_used = now
         blocked = self._squeezed.get("ram") is not None and not place.speaks
         return place.standing(self.worth(place), too_large_for_ram=blocked)
@@ -499,7 +513,10 @@ class AdapterKeeper:
 
     def _slots(self) -> int | None:
         """Slots of VRAM; where it is limited in bytes too, as many as hold the largest adapter."""
-        slots, largest = self.budgets.vram, max((one.octets for one in self._places.values()), default=0)
+        slots, largest = (
+            self._squeezed.get("vram", self.budgets.vram),
+            max((one.octets for one in self._places.values()), default=0),
+        )
         if self._vram_octets is None or not largest:
             return slots
         return max(1, min(slots or self._vram_octets, self._vram_octets // largest))
@@ -790,6 +807,6 @@ class AdapterKeeper:
         place.tiers.discard("vram")
         log.warning("adapter lost by the engine", adapter=place.name)
         recent = self.clock() - place.last_used < RECENT
-        if place.retired is None and (place.holds or place.pin == "vram" or recent or self._on_duty(place)):
+        if place.retired is None and (place.holds or place.pin == "vram" or recent or self.on_duty(place)):
             self._wish(place, "start", "vram", None)
         place.tell()

@@ -4,7 +4,7 @@ from agentflow.settings.collections import Collection
 from agentflow.settings.document import Document, Finding
 from agentflow.settings.environment import Environment
 from agentflow.settings.environment import read as read_environment
-from agentflow.settings.reading import inspect, load
+from agentflow.settings.reading import extra_role, inspect, load
 from agentflow.settings.schema import (
     EmbedderSettings,
     Generation,
@@ -25,6 +25,7 @@ __all__ = [
     "Role",
     "Settings",
     "Timeouts",
+    "extra_role",
     "inspect",
     "load",
     "read_environment",

@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 from agentflow.errors import ConfigError
 from agentflow.settings.document import Document, Finding, Path_, dotted, read
 from agentflow.settings.environment import OVERRIDES, Environment
-from agentflow.settings.schema import Settings
+from agentflow.settings.schema import Role, Settings
+from agentflow.settings.values import Location
 
 SECRETS = (
     ("postgres", "url"),
@@ -50,6 +51,32 @@ def inspect(
     else:
         findings += _cross_checked(settings, document)
     return settings, sorted(findings, key=lambda finding: finding.line)
+
+
+def extra_role(written: str, folder: Path) -> tuple[str, Role]:
+    """A role from the command line: NAME=ADAPTER or NAME=ADAPTER@TIER; a relative path starts at `folder`.
+
+    Raises ConfigError.
+    """
+    name, equals, place = written.partition("=")
+    path, at, tier = place.rpartition("@")
+    if not at or tier.lower() not in set(Location):
+        path, tier = place, Location.RAM
+    if not equals or not path:
+        raise ConfigError(
+            f"--role {written}: write NAME=ADAPTER or NAME=ADAPTER@TIER, such as critic=./critic@RAM.",
+            field="role",
+            value=written,
+        )
+    near = "://" not in path and not path.startswith("tiny:")
+    data = {"lora_path": str(folder / Path(path).expanduser()) if near else path, "location": tier}
+    try:
+        found = Settings.model_validate({"roles": {name: data}}).roles[name]
+    except ValidationError as error:
+        raise ConfigError(
+            f"--role {written}: {error.errors()[0]['msg']}.", field="role", value=written
+        ) from error
+    return name, found
 
 
 def _with_environment(

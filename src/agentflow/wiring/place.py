@@ -1,12 +1,12 @@
 """Where a configuration lies, and what is found from there."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentflow import tiny
 from agentflow.adapters import BaseShape
-from agentflow.settings import Environment, Settings
+from agentflow.settings import Environment, Role, Settings
 
 Progress = Callable[[str], None]
 
@@ -20,7 +20,7 @@ class Place:
     """Where the configuration lies (`folder`: relative paths start there) and what the environment gives.
 
     `file` is read again when it changes; None: it never does. `graphs` is a langgraph.json whose graphs are served
-    beside ours.
+    beside ours. `extra_roles` come from the command line and stay.
     """
 
     settings: Settings
@@ -28,6 +28,7 @@ class Place:
     folder: Path
     file: Path | None = None
     graphs: Path | None = None
+    extra_roles: Mapping[str, Role] = field(default_factory=dict)
 
 
 def base_folder(place: Place) -> str:

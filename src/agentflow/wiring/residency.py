@@ -26,6 +26,7 @@ from agentflow.shelves.filesystems import FileSystemSource
 from agentflow.shelves.ram import RamPool, capacity
 from agentflow.shelves.web import WebSource
 from agentflow.wiring.place import Place, base_shape
+from agentflow.wiring.watching import Watching
 
 log = structlog.get_logger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps memory file systems; the folder inside is ours alone
@@ -66,23 +67,28 @@ def cache(place: Place, stack: AsyncExitStack) -> DiskCache:
     return made
 
 
-async def keeper(
+async def watched(
     place: Place, stack: AsyncExitStack, engine: Engine, roster: Roster, disk: DiskCache
-) -> AdapterKeeper:
-    """The keeper with what the settings give it. Raises ConfigError for a memory that the place cannot bear."""
+) -> Watching:
+    """The keeper with what the settings give it, and the machine around it watched.
+
+    Raises ConfigError for a memory that the place cannot bear.
+    """
     model = place.settings.model
     copies, ram = await asyncio.to_thread(_memory, place, engine)
     if copies is not None:
         stack.callback(copies.close, clear=model.engine in INSIDE)
-    made = AdapterKeeper(
+    keeper = AdapterKeeper(
         engine,
         roster,
         Budgets(model.slots, ram, model.disk.max),
         vram_octets=model.vram,
         shelves=Shelves(disk, copies),
     )
-    stack.push_async_callback(made.close)
-    return made
+    stack.push_async_callback(keeper.close)
+    watching = Watching(keeper, memory=None if copies is None else copies.folder, cache=model.disk.path)
+    stack.callback(watching.close)
+    return watching
 
 
 def _memory(place: Place, engine: Engine) -> tuple[RamPool | None, int]:

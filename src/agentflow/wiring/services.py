@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,16 +44,18 @@ from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 from agentflow.shelves.disk import DiskCache
 from agentflow.telemetry import Metrics
+from agentflow.turn import Json
 from agentflow.wiring import choices, engines, residency
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.protocol import Served, read_graphs, served
 from agentflow.wiring.roles import role_examples
+from agentflow.wiring.watching import Watching
 
 
 @dataclass
 class Services:
-    """Everything a door needs, running. `needs` is what the graph was built from."""
+    """Everything a door needs, running. `needs` is what the graph was built from; `reload` reads the file again."""
 
     settings: Settings
     needs: graphs.Needs
@@ -65,6 +67,7 @@ class Services:
     embedder: Embedder
     engine: Engine
     keeper: AdapterKeeper
+    watching: Watching
     graph: graphs.Graph
     worker: Worker
     served: Served
@@ -81,6 +84,7 @@ class Services:
     portable: Portable
     keys: Keys
     owed: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: Callable[[], Awaitable[Json]] = field(init=False)
 
 
 @asynccontextmanager
@@ -101,8 +105,8 @@ async def assembled(place: Place, *, progress: Progress = silent) -> AsyncIterat
         stack.push_async_callback(connections.close)
         engine = await engines.engine(place, stack, progress)
         stack.push_async_callback(engine.close)
-        keeper = await residency.keeper(place, stack, engine, adapters, disk)
-        services = await _services(place, stack, connections, embedder, keeper)
+        watching = await residency.watched(place, stack, engine, adapters, disk)
+        services = await _services(place, stack, connections, embedder, watching)
         if settings.postgres.url is None:
             await services.ledger.release_all()
         yield services
@@ -141,9 +145,9 @@ async def _services(
     stack: AsyncExitStack,
     connections: Connections,
     embedder: Embedder,
-    keeper: AdapterKeeper,
+    watching: Watching,
 ) -> Services:
-    settings = place.settings
+    settings, keeper = place.settings, watching.keeper
     feedback = Feedback(connections)
     classifier = await _classifier(place, stack, embedder, await feedback.lessons())
     egress = Egress(settings.egress.allow)
@@ -177,6 +181,7 @@ async def _services(
         embedder=embedder,
         engine=keeper.engine,
         keeper=keeper,
+        watching=watching,
         graph=graph,
         worker=protocol.worker,
         served=protocol,
