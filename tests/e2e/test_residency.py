@@ -107,9 +107,8 @@ def test_the_table_of_a_running_server_and_a_role_of_the_command_line(house, lin
         )
     assert shown.returncode == 0, shown.stderr
     assert "VRAM 1/2 slots" in shown.stdout
-    assert [word in shown.stdout for word in ("philosopher", "coder", "critic", "leaves VRAM in")] == [
-        True
-    ] * 4
+    for word in ("philosopher", "coder", "critic", "leaves VRAM"):
+        assert word in shown.stdout
 
 
 def test_without_a_server_the_table_says_how_to_get_one(house, lines) -> None:

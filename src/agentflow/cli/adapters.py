@@ -24,8 +24,6 @@ from agentflow.wiring.place import base_shape
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 
 adapters_app = typer.Typer(help="Adapters: where they are, and whether their files are good.")
-WIDE = 200
-"""Columns where nobody's terminal sets them."""
 _MARKS = {
     "ok": "[green]ok[/]",
     "warning": "[yellow]warning[/]",
@@ -49,9 +47,7 @@ async def _watched(place: Place, *, live: bool) -> None:
     async with house.listening_door(place) as client:
         found = await house.ask(client, "GET", "/residency")
         if not live:
-            out.print(residency_table(found), width=None if out.is_terminal else WIDE, crop=out.is_terminal)
-            return
-        with Live(residency_table(found), console=out, refresh_per_second=4) as screen:
+            out.print(residency_table(found)), console=out, refresh_per_second=4) as screen:
             while True:
                 await asyncio.sleep(1)
                 screen.update(residency_table(await house.ask(client, "GET", "/residency")))
