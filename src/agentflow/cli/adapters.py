@@ -47,7 +47,9 @@ async def _watched(place: Place, *, live: bool) -> None:
     async with house.listening_door(place) as client:
         found = await house.ask(client, "GET", "/residency")
         if not live:
-            out.print(residency_table(found)), console=out, refresh_per_second=4) as screen:
+            out.print(residency_table(found))
+            return
+        with Live(residency_table(found), console=out, refresh_per_second=4) as screen:
             while True:
                 await asyncio.sleep(1)
                 screen.update(residency_table(await house.ask(client, "GET", "/residency")))

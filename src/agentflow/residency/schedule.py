@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cronsim import CronSim
+from croniter import croniter
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,16 @@ class Duty:
 
     def next_change(self, now: datetime) -> datetime:
         """When the duty begins or ends next."""
-        begins = next(CronSim(self.at, now))
-        return begins if self.until is None else min(begins, next(CronSim(self.until, now)))
+        begins = _next(self.at, now)
+        return begins if self.until is None else min(begins, _next(self.until, now))
 
 
 def _last(line: str, now: datetime) -> datetime:
     """The last time at or before now."""
-    return next(CronSim(line, now + timedelta(seconds=1), reverse=True))
+    found: datetime = croniter(line, now + timedelta(seconds=1)).get_prev(datetime)
+    return found
+
+
+def _next(line: str, now: datetime) -> datetime:
+    found: datetime = croniter(line, now).get_next(datetime)
+    return found
