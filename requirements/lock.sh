@@ -7,4 +7,4 @@ compile() {
 }
 compile pyproject.toml requirements/minilm.txt requirements/build.in -o requirements/run.txt
 compile requirements/local.in -c requirements/run.txt -o requirements/local.txt
-compile --group dev --extra faiss --extra pinecone --extra qdrant pyproject.toml -c requirements/run.txt -o requirements/dev.txt
+compile --group dev --extra documents --extra faiss --extra pinecone --extra qdrant pyproject.toml -c requirements/run.txt -o requirements/dev.txt

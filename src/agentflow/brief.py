@@ -29,7 +29,7 @@ def brief(
     sent: Given = given or {}
     messages = chat_messages(
         system="\n\n".join(part for part in (role.system_prompt, sent.get("system", "")) if part),
-        quotes=[_quote(one) for one in memories],
+        quotes=[_quote(one) for one in by_session(memories)],
         history=sent.get("history") or history,
         text=text,
         after=sent.get("after", []),
@@ -56,5 +56,27 @@ def sampled(role: Role, sent: Given) -> Prompt:
     )
 
 
+def by_session(memories: Sequence[Recollection]) -> list[Recollection]:
+    """Session by session, and in time within each: the order in which things were said, not how well they fit."""
+    begun: dict[object, str] = {}
+    for one in memories:
+        key = _session(one)
+        begun[key] = min(begun.get(key, one["said_at"]), one["said_at"])
+    return sorted(
+        memories, key=lambda one: (begun[_session(one)], str(_session(one)), one["said_at"], one["id"])
+    )
+
+
+def _session(memory: Recollection) -> object:
+    return memory.get("session", memory["thread_id"])
+
+
 def _quote(memory: Recollection) -> Quote:
-    return {"speaker": memory["speaker"], "day": memory["said_at"][:10], "content": memory["content"]}
+    return {"speaker": _source(memory), "day": memory["said_at"][:10], "content": memory["content"]}
+
+
+def _source(memory: Recollection) -> str:
+    """Who said it; of a document where it stands."""
+    cited = memory.get("cited", {})
+    places = [f"{word} {cited[key]}" for key, word in (("page", "p."), ("line", "line")) if cited.get(key)]
+    return ", ".join([memory["speaker"], *places])

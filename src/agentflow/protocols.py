@@ -203,15 +203,32 @@ class Owner:
 
 @dataclass(frozen=True)
 class Scope:
-    """One searchable set: a collection of a tenant, of one user (None: everybody's)."""
+    """One searchable set: a collection of a tenant, of one user (None: everybody's).
+
+    Documents may be attached to a role or to a single thread: then they are a set of their own.
+    """
 
     tenant: int
     collection: str
     user: str | None
+    role: str | None = None
+    thread: str | None = None
 
     @property
     def owner(self) -> Owner:
         return Owner(self.tenant, self.user)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What every question of a turn may use: sets of documents that are at hand, and pinned memories."""
+
+    scopes: Sequence[Scope] = ()
+    pinned: Sequence[Recollection] = ()
+
+
+DOCUMENTS = "documents"
+"""The collection that every role reads: what was added for everybody, a user, a role or a thread."""
 
 
 class MemoryHome(Protocol):
@@ -228,6 +245,12 @@ class MemoryHome(Protocol):
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """Items by id, in that order, without `why`."""
+        ...
+
+    async def beside(
+        self, owner: Owner, *, role: str | None, thread: str | None, collections: Sequence[str]
+    ) -> Beside:
+        """Documents in `collections` and DOCUMENTS for the user, role and thread; pinned memories of `collections`."""
         ...
 
     async def forget(self, scope: Scope, ids: Sequence[int] | None = None) -> int:

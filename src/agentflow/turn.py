@@ -30,7 +30,11 @@ class Why(TypedDict):
 
 
 class Recollection(TypedDict):
-    """One recalled memory. `score` is its relevance, higher is better; `said_at` is ISO 8601, UTC."""
+    """One recalled memory. `score` is its relevance, higher is better; `said_at` is ISO 8601, UTC.
+
+    A chunk of a document is `cited`: document, heading, page, line, part. `session` numbers
+    the stretch of conversation, or the document, that it is from. `pinned` ones are there whatever is asked.
+    """
 
     id: int
     collection: str
@@ -39,7 +43,10 @@ class Recollection(TypedDict):
     content: str
     score: float
     thread_id: str | None
+    session: NotRequired[int]
     why: NotRequired[Why]
+    cited: NotRequired[Json]
+    pinned: NotRequired[bool]
 
 
 class Usage(TypedDict):

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from agentflow import __version__
 from agentflow.api import (
     collections,
+    documents,
     health,
     invoke,
     listening,
@@ -42,9 +43,11 @@ def create(services: Services) -> ASGIApp:
     app.include_router(routing.router)
     app.include_router(residency.router)
     larger = APIRouter(max_body_size=services.settings.memory.upload_limit)
-    larger.include_router(memory.uploads)
+    for uploads in (memory.uploads, documents.uploads):
+        larger.include_router(uploads)
     app.include_router(larger)
     app.include_router(collections.router)
+    app.include_router(documents.router)
     app.include_router(memory.router)
     app.include_router(openai.router)
     app.include_router(health.router)

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from agentflow.api.keys import caller
 from agentflow.errors import BadInput, NotFound, UnknownCollection
-from agentflow.protocols import Scope
+from agentflow.protocols import DOCUMENTS, Scope
 from agentflow.records.forget import Selector
 from agentflow.records.portable import LONGEST, as_line
 from agentflow.records.rights import Change, Filter, Owner, unknown
@@ -99,7 +99,7 @@ class Forget(BaseModel):
 @router.get("", summary="Memories, newest first")
 async def listed(wanted: Annotated[Listing, Query()], request: Request, mine: Mine) -> Json:
     """The caller's memories and what is everybody's."""
-    found = await _services(request).rights.listed(mine, wanted.filter)
+    found = await services_of(request).memories.rights.listed(mine, wanted.filter)
     return {"memories": found, "next": found[-1]["id"] if len(found) == wanted.limit else None}
 
 
@@ -112,10 +112,10 @@ async def search(
     k: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> Json:
     """The best memories with what each part of the search gave; `recalled`: a turn would show it."""
-    services = _services(request)
+    services = services_of(request)
     return await lookup(
         q,
-        [Scope(mine.tenant, name, mine.user) for name in _collections(collection, services)],
+        await _scopes(mine, _collections(collection, services), services),
         k=k,
         home=services.needs.home,
         embedder=services.embedder,
@@ -126,19 +126,19 @@ async def search(
 @router.post("/forget", summary="Forget for real")
 async def forget(body: Forget, request: Request, mine: Mine) -> Json:
     """Remove memories and all that was made from them, in one transaction; the answer is the receipt."""
-    return await _forgotten(_services(request), mine, body.selector, preview=body.preview)
+    return await forgotten(services_of(request), mine, body.selector, preview=body.preview)
 
 
 @router.get("/receipts", summary="What was forgotten, in numbers")
 async def receipts(request: Request, mine: Mine) -> Json:
     """The caller's receipts, newest first."""
-    return {"receipts": await _services(request).forgetting.receipts(mine)}
+    return {"receipts": await services_of(request).memories.forgetting.receipts(mine)}
 
 
 @router.get("/receipts/{number}", summary="One receipt")
 async def receipt(number: UUID, request: Request, mine: Mine) -> Json:
     """Whether all homes of vectors have been emptied too."""
-    found = await _services(request).forgetting.receipts(mine, str(number))
+    found = await services_of(request).memories.forgetting.receipts(mine, str(number))
     if not found:
         raise NotFound(f"There is no receipt {number} for this user.", field="receipt", value=str(number))
     return found[0]
@@ -149,7 +149,7 @@ async def export(
     request: Request, mine: Mine, collection: Annotated[str | None, Query()] = None
 ) -> StreamingResponse:
     """The caller's own memories, one JSON object per line, oldest first; without documents and vectors."""
-    portable = _services(request).portable
+    portable = services_of(request).memories.portable
 
     async def lines() -> AsyncIterator[bytes]:
         async for one in portable.export(mine, collection):
@@ -161,8 +161,8 @@ async def export(
 @uploads.post("/import", summary="Bring along")
 async def take(request: Request, mine: Mine) -> Json:
     """Lines as exported; what is there already stays as it is. A broken import goes on when it is sent again."""
-    services = _services(request)
-    counts = await services.portable.take(mine, _lines(request.stream()))
+    services = services_of(request)
+    counts = await services.memories.portable.take(mine, _lines(request.stream()))
     services.owed.set()
     return counts
 
@@ -170,16 +170,16 @@ async def take(request: Request, mine: Mine) -> Json:
 @router.get("/{number}", summary="One memory")
 async def shown(number: int, request: Request, mine: Mine) -> Json:
     """A memory with its earlier wordings, and the memories it was made from."""
-    return await _services(request).rights.shown(mine, number)
+    return await services_of(request).memories.rights.shown(mine, number)
 
 
 @router.patch("/{number}", summary="Edit, pin, hide, let expire")
 async def change(number: int, body: Edit, request: Request, mine: Mine) -> Json:
     """Change a memory; a new wording is found by its words at once."""
-    services = _services(request)
+    services = services_of(request)
     expires = "expires_at" in body.model_fields_set
     wanted = Change(body.content, body.pinned, body.hidden, expires, body.expires_at)
-    changed = await services.rights.change(mine, number, wanted)
+    changed = await services.memories.rights.change(mine, number, wanted)
     services.owed.set()
     return changed
 
@@ -187,16 +187,17 @@ async def change(number: int, body: Edit, request: Request, mine: Mine) -> Json:
 @router.delete("/{number}", summary="Forget one memory")
 async def drop(number: int, request: Request, mine: Mine) -> Json:
     """Forget it, with the words it took from its message."""
-    receipt = await _forgotten(_services(request), mine, Selector("ids", [number]), preview=False)
+    receipt = await forgotten(services_of(request), mine, Selector("ids", [number]), preview=False)
     if receipt["counts"]["memories"] == 0:
         raise unknown(number)
     return receipt
 
 
-async def _forgotten(services: Services, mine: Owner, selector: Selector, *, preview: bool) -> Json:
+async def forgotten(services: Services, mine: Owner, selector: Selector, *, preview: bool) -> Json:
+    """The receipt; what was learnt from a forgotten correction is unlearnt. Raises BadInput."""
     if selector.by == "tenant" and not mine.shared:
         raise BadInput("Only a key with the scope `admin` forgets a whole tenant.", field="everything")
-    receipt = await services.forgetting.forget(mine, selector, preview=preview)
+    receipt = await services.memories.forgetting.forget(mine, selector, preview=preview)
     if receipt["counts"]["feedback"] and not preview:
         await services.classifier.unlearn(await services.feedback.lessons())
     services.owed.set()
@@ -214,15 +215,23 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield rest
 
 
+async def _scopes(mine: Owner, names: list[str], services: Services) -> list[Scope]:
+    """The user's own sets, and documents of everybody."""
+    own = [Scope(mine.tenant, name, mine.user) for name in names]
+    beside = await services.needs.home.beside(mine.seen, role=None, thread=None, collections=names)
+    return [*dict.fromkeys([*own, *(one for one in beside.scopes if one.collection in names)])]
+
+
 def _collections(name: str | None, services: Services) -> list[str]:
-    known = services.settings.collections
+    known = [*dict.fromkeys([*services.settings.collections, DOCUMENTS])]
     if name is not None and name not in known:
         raise UnknownCollection(
             f"There is no collection {name!r}. Collections: {', '.join(known)}.", value=name
         )
-    return [name] if name is not None else list(known)
+    return [name] if name is not None else known
 
 
-def _services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
+    """What the application runs on."""
     services: Services = request.app.state.services
     return services

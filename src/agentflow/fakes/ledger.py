@@ -11,7 +11,9 @@ import uuid_utils
 from agentflow.errors import Conflict, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import (
+    DOCUMENTS,
     Acceptance,
+    Beside,
     Lease,
     NewMemory,
     Outcome,
@@ -66,6 +68,21 @@ class FakeMemory:
             for one in ranked(pool, k)
             for number in (int(pool.ids[one.row]),)
         ]
+
+    async def beside(
+        self, owner: Owner, *, role: str | None, thread: str | None, collections: Sequence[str]
+    ) -> Beside:
+        """See MemoryHome.beside; nothing is pinned."""
+        known = (*collections, DOCUMENTS)
+        found = (
+            scope
+            for scope, _, _ in self.items
+            if (scope.tenant, scope.user or owner.user) == (owner.tenant, owner.user)
+            and scope.collection in known
+            and scope.role in (None, role)
+            and scope.thread in (None, thread)
+        )
+        return Beside(list(dict.fromkeys(found)))
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""

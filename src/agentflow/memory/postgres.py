@@ -6,17 +6,19 @@ gives the nearest items and all else stays the same. The statement returns candi
 retrieval.fusion orders them.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
-from agentflow.protocols import Scope, Vectors
+from agentflow.protocols import Beside, Owner, Scope, Vectors
+from agentflow.records.beside import beside
 from agentflow.records.connections import Connections
 from agentflow.records.memories import forgotten
 from agentflow.records.places import Places
@@ -88,13 +90,14 @@ from st, (select array_agg(term) as terms, array_agg(origin) as origins, array_a
                     || int4send(is_question::int) || int4send(doc_len) || int4send(coalesce(octet_length(bow), 0))
                     || timestamptz_send(said_at)
                     || uuid_send(coalesce(thread_id, '00000000-0000-0000-0000-000000000000'))
-                    || int4send(octet_length(speaker)) || int4send(octet_length(content)), ''::bytea),
+                    || int4send(octet_length(speaker)) || int4send(octet_length(content))
+                    || int4send(octet_length(case kind when 2 then meta::text else '' end)), ''::bytea),
          string_agg(coalesce(bow, ''::bytea), ''::bytea),
-         string_agg(convert_to(speaker || content, 'UTF8'), ''::bytea)
+         string_agg(convert_to(speaker || content || case kind when 2 then meta::text else '' end, 'UTF8'), ''::bytea)
   from pool) rows
 """
 FETCH = """
-select m.id, m.speaker, m.said_at, m.content, m.thread_id
+select m.id, m.speaker, m.said_at, m.content, m.thread_id, m.session_id, case m.kind when 2 then m.meta end
 from memory m
 where m.collection_id = %(collection)s and m.scope_id = %(scope)s and m.id = any(%(ids)s::bigint[]) and not m.hidden
 order by array_position(%(ids)s::bigint[], m.id)
@@ -127,7 +130,9 @@ LARGE, HUGE = 8_000, 300_000
 
 
 class Row(NamedTuple):
-    """A candidate's header; `bag`, `speaker` and `content` are sizes in bytes, `said_at` microseconds since 2000."""
+    """A candidate's header; `bag`, `speaker`, `content` and `cited` are sizes in bytes, `said_at` microseconds since
+    2000.
+    """
 
     id: int
     session: int
@@ -140,13 +145,14 @@ class Row(NamedTuple):
     thread: bytes
     speaker: int
     content: int
+    cited: int
 
 
 ROW = np.dtype(
     list(
         zip(
             Row._fields,
-            (">i8", ">i8", ">i4", ">f4", ">i4", ">i4", ">i4", ">i8", "V16", ">i4", ">i4"),
+            (">i8", ">i8", ">i4", ">f4", ">i4", ">i4", ">i4", ">i8", "V16", ">i4", ">i4", ">i4"),
             strict=True,
         )
     )
@@ -178,7 +184,7 @@ class PostgresMemory:
 
     async def search(self, scope: Scope, text: str, vector: Vectors | None, k: int) -> list[Recollection]:
         """See MemoryHome.search."""
-        place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
+        place = await self.scopes.of(scope)
         asked = question(text, self._languages(scope.collection))
         parameters = {
             "scope": place.scope_id,
@@ -205,26 +211,21 @@ class PostgresMemory:
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""
-        place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
+        place = await self.scopes.of(scope)
         parameters = {"collection": place.collection_id, "scope": place.scope_id, "ids": list(ids)}
         async with self.connections.use(scope.owner) as connection:
             cursor = await connection.execute(FETCH, parameters)
-            return [
-                {
-                    "id": item,
-                    "collection": scope.collection,
-                    "speaker": speaker,
-                    "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
-                    "content": content,
-                    "score": 0.0,
-                    "thread_id": str(thread) if thread else None,
-                }
-                for item, speaker, said_at, content, thread in await cursor.fetchall()
-            ]
+            return [_fetched(row, scope) for row in await cursor.fetchall()]
+
+    async def beside(
+        self, owner: Owner, *, role: str | None, thread: str | None, collections: Sequence[str]
+    ) -> Beside:
+        """See MemoryHome.beside."""
+        return await beside(self.connections, owner, role=role, thread=thread, collections=collections)
 
     async def forget(self, scope: Scope, ids: Sequence[int] | None = None) -> int:
         """See MemoryHome.forget."""
-        place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
+        place = await self.scopes.of(scope)
         async with self.connections.use(scope.owner) as connection, connection.transaction():
             return await forgotten(connection, place, ids)
 
@@ -258,12 +259,29 @@ class PostgresMemory:
         return (head + TAIL).encode()
 
 
+def _fetched(row: Any, scope: Scope) -> Recollection:
+    item, speaker, said_at, content, thread, session, cited = row
+    found: Recollection = {
+        "id": item,
+        "collection": scope.collection,
+        "speaker": speaker,
+        "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
+        "content": content,
+        "score": 0.0,
+        "thread_id": str(thread) if thread else None,
+        "session": session,
+    }
+    if cited:
+        found["cited"] = cited
+    return found
+
+
 def _recollections(reply: Reply, asked: Question, scope: Scope, k: int) -> list[Recollection]:
     rows = np.frombuffer(reply.rows or b"", ROW)
     once = np.unique(rows["id"], return_index=True)[1]  # a row between two hits comes with both
     best = ranked(_pool(reply, rows, once, asked), k)
     places = [int(once[one.row]) for one in best]
-    ends = np.cumsum(rows["speaker"] + rows["content"])[places].tolist()
+    ends = np.cumsum(rows["speaker"] + rows["content"] + rows["cited"])[places].tolist()
     words = asked.under(asked.languages)
     shown = [asked.words[words[term]] for term, share in _terms(reply) if share == 1]
     return [
@@ -305,15 +323,20 @@ def _pool(reply: Reply, rows: NDArray[np.void], once: NDArray[np.int64], asked: 
 
 
 def _recollection(row: Row, texts: bytes, one: Ranked, scope: Scope, words: Sequence[str]) -> Recollection:
-    """`texts` ends with the row's speaker and content; `words` are those of the terms."""
+    """`texts` ends with the row's speaker, content and citation; `words` are those of the terms."""
     why: Why = {**one.parts, "matched": [words[place] for place in one.parts["matched"]]}
-    return {
+    end = len(texts) - row.cited
+    found: Recollection = {
         "id": row.id,
         "collection": scope.collection,
-        "speaker": texts[len(texts) - row.content - row.speaker : len(texts) - row.content].decode(),
+        "speaker": texts[end - row.content - row.speaker : end - row.content].decode(),
         "said_at": (EPOCH + timedelta(microseconds=row.said_at)).isoformat(timespec="seconds"),
-        "content": texts[len(texts) - row.content :].decode(),
+        "content": texts[end - row.content : end].decode(),
         "score": one.relevance,
         "thread_id": str(UUID(bytes=row.thread)) if any(row.thread) else None,
+        "session": row.session,
         "why": why,
     }
+    if row.cited:
+        found["cited"] = json.loads(texts[end:])
+    return found

@@ -9,7 +9,7 @@ from langgraph.types import StreamWriter
 
 from agentflow.brief import brief
 from agentflow.errors import ColdAdapter, GenerationFailed
-from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Said, Scope
+from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Owner, Said, Scope
 from agentflow.settings.schema import Role
 from agentflow.turn import Json, Recollection, Spoken, Turn
 
@@ -78,7 +78,10 @@ async def _memories(turn: Turn, home: MemoryHome, roles: Mapping[str, Role]) -> 
     if known is not None or not turn["memory_ids"]:
         return known or []
     reads = roles[turn["role"]].reads if turn["role"] else Role().reads
-    scopes = [Scope(turn["tenant"], collection, turn["user"]) for collection in reads]
+    owner = Owner(turn["tenant"], turn["user"])
+    beside = await home.beside(owner, role=turn["role"], thread=turn["thread_id"], collections=reads)
+    own = [Scope(owner.tenant, collection, owner.user) for collection in reads]
+    scopes = dict.fromkeys([*own, *beside.scopes])
     return [one for scope in scopes for one in await home.fetch(scope, turn["memory_ids"])]
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from agentflow.errors import EmbedderError, HomeDown
 from agentflow.prompt import ChatMessage
-from agentflow.protocols import Embedder, Ledger, MemoryHome, Scope, Vectors
+from agentflow.protocols import Embedder, Ledger, MemoryHome, Owner, Scope, Vectors
 from agentflow.retrieval.origin import is_chore
 from agentflow.retrieval.pieces import tokens
 from agentflow.settings.schema import MemorySettings, Role
@@ -37,11 +37,18 @@ async def recall(
     text = turn.get("text") or context["text"]
     if memory.recall == 0 or turn["selection"]["question"] or is_chore(text) or not remembers(turn):
         return {"memory": "off", "memory_ids": [], "memories": []}
-    vector = await meaning(text, embedder, memory, run_id=turn["run_id"])
+    reads = list(dict.fromkeys(roles[turn["role"]].reads if turn["role"] else Role().reads))
+    owner = Owner(turn["tenant"], turn["user"])
+    vector, beside = await asyncio.gather(
+        meaning(text, embedder, memory, run_id=turn["run_id"]),
+        home.beside(owner, role=turn["role"], thread=turn["thread_id"], collections=reads),
+    )
+    own = [Scope(owner.tenant, collection, owner.user) for collection in reads]
     k = memory.recall + len(context["history"])
-    searches = (_searched(home, scope, text, vector, k) for scope in _scopes(turn, roles))
+    searches = (_searched(home, scope, text, vector, k) for scope in dict.fromkeys([*own, *beside.scopes]))
     answers = await asyncio.gather(*searches)
-    kept = _kept([found for found, _ in answers], context["history"], memory)
+    pinned = _pinned(beside.pinned, context["history"], memory)
+    kept = pinned + _kept([found for found, _ in answers], pinned, context["history"], memory)
     return {
         "memory": "full"
         if vector is not None and all(by_meaning for _, by_meaning in answers)
@@ -78,20 +85,33 @@ async def _searched(
         return await home.search(scope, text, None, k), False
 
 
-def _scopes(turn: Turn, roles: Mapping[str, Role]) -> list[Scope]:
-    reads = roles[turn["role"]].reads if turn["role"] else Role().reads
-    return [Scope(turn["tenant"], collection, turn["user"]) for collection in dict.fromkeys(reads)]
+def _pinned(
+    found: Sequence[Recollection], history: Sequence[ChatMessage], memory: MemorySettings
+) -> list[Recollection]:
+    """Pinned memories have a budget of their own, and no question to be relevant to."""
+    kept: list[Recollection] = []
+    left = memory.pinned_tokens
+    for one in found:
+        cost = tokens(one["content"])
+        if cost <= left and not _shown(one["content"], history):
+            kept.append(one)
+            left -= cost
+    return kept
 
 
 def _kept(
-    found: Sequence[Sequence[Recollection]], history: Sequence[ChatMessage], memory: MemorySettings
+    found: Sequence[Sequence[Recollection]],
+    pinned: Sequence[Recollection],
+    history: Sequence[ChatMessage],
+    memory: MemorySettings,
 ) -> list[Recollection]:
     """Relevant, one of each text, not in the history, within the budget: scopes take turns, best first."""
     kept: dict[str, Recollection] = {}
+    there = {one["content"] for one in pinned}
     left = memory.tokens
     for one in _in_turns(found):
         cost = tokens(one["content"])
-        unseen = one["content"] not in kept and not _shown(one["content"], history)
+        unseen = one["content"] not in kept.keys() | there and not _shown(one["content"], history)
         if one["score"] >= memory.min_score and unseen and cost <= left and len(kept) < memory.recall:
             kept[one["content"]] = one
             left -= cost

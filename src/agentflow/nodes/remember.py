@@ -12,15 +12,9 @@ from agentflow.retrieval.pieces import pieces
 from agentflow.settings.schema import Role
 from agentflow.turn import Json, Remembered, Turn, remembers
 
-SHOWN: tuple[Literal["id", "collection", "speaker", "said_at", "score", "content", "why"], ...] = (
-    "id",
-    "collection",
-    "speaker",
-    "said_at",
-    "score",
-    "content",
-    "why",
-)
+SHOWN: tuple[
+    Literal["id", "collection", "speaker", "said_at", "score", "content", "why", "cited", "pinned"], ...
+] = ("id", "collection", "speaker", "said_at", "score", "content", "why", "cited", "pinned")
 
 
 async def remember(

@@ -184,7 +184,7 @@ class Forgetting:
     async def _gone(
         self, connection: Connection, owner: Owner, selector: Selector, found: Found
     ) -> dict[str, int]:
-        counts = await self._memories(connection, found)
+        counts = await remove(connection, found.rows)
         said = [(row[5], wording) for row in found.rows if row[5] is not None for wording in _wordings(row)]
         traces = Traces(connection, owner.tenant)
         runs = [*await traces.redacted(said, found.ids), *await traces.runs_of(found.threads)]
@@ -198,31 +198,6 @@ class Forgetting:
             await traces.everything()
         counts["checkpoints"] = await traces.checkpoints(found.threads)
         return counts
-
-    async def _memories(self, connection: Connection, found: Found) -> dict[str, int]:
-        """The memories with their words, links, documents and what is owed to them."""
-        postings = words = 0
-        for start in range(0, len(found.rows), BATCH):
-            batch = found.rows[start : start + BATCH]
-            ids, collections = [row[1] for row in batch], [row[0] for row in batch]
-            postings += await take_out(connection, [row[:4] for row in batch])
-            for statement in (LINKS, OUTBOX, ITEMS):
-                await connection.execute(statement, {"ids": ids, "collections": collections})
-            words += await self._words(connection, batch)
-        documents = sorted({row[7] for row in found.rows if row[7] is not None})
-        for statement in (SHORTENED, EMPTY):
-            await connection.execute(statement, {"documents": documents})
-        counts = {"memories": len(found.rows), "postings": postings, "words": words}
-        return counts | {"documents": len(documents)}
-
-    async def _words(self, connection: Connection, batch: Sequence[Any]) -> int:
-        """Words that were learnt from the memories and that no other memory of the collection has."""
-        terms = sorted(set(unindexed([row[:4] for row in batch])["word_terms"]))
-        parameters = {"collections": sorted({row[0] for row in batch}), "terms": terms}
-        gone = await (await connection.execute(WORDS, parameters)).fetchall()
-        named = {"collections": [one for one, _ in gone], "terms": [term for _, term in gone]}
-        await connection.execute(RELATED, named)
-        return len(gone)
 
     async def _receipt(
         self, connection: Connection, owner: Owner, selector: Selector, found: Found, counts: dict[str, int]
@@ -239,6 +214,32 @@ class Forgetting:
         }
         await connection.execute(RECEIPT, parameters)
         return _told(await (await connection.execute(RECEIPTS, parameters)).fetchone())
+
+
+async def remove(connection: Connection, rows: Sequence[Any]) -> dict[str, int]:
+    """Remove memories (rows of CHOSEN) with their words, links, documents and what is owed to them."""
+    postings = words = 0
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        ids, collections = [row[1] for row in batch], [row[0] for row in batch]
+        postings += await take_out(connection, [row[:4] for row in batch])
+        for statement in (LINKS, OUTBOX, ITEMS):
+            await connection.execute(statement, {"ids": ids, "collections": collections})
+        words += await _words(connection, batch)
+    documents = sorted({row[7] for row in rows if row[7] is not None})
+    for statement in (SHORTENED, EMPTY):
+        await connection.execute(statement, {"documents": documents})
+    return {"memories": len(rows), "postings": postings, "words": words, "documents": len(documents)}
+
+
+async def _words(connection: Connection, batch: Sequence[Any]) -> int:
+    """Words that were learnt from the memories and that no other memory of the collection has."""
+    terms = sorted(set(unindexed([row[:4] for row in batch])["word_terms"]))
+    parameters = {"collections": sorted({row[0] for row in batch}), "terms": terms}
+    gone = await (await connection.execute(WORDS, parameters)).fetchall()
+    named = {"collections": [one for one, _ in gone], "terms": [term for _, term in gone]}
+    await connection.execute(RELATED, named)
+    return len(gone)
 
 
 def _wordings(row: Any) -> list[str]:

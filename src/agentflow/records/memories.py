@@ -250,7 +250,7 @@ class Archive:
 
         Each comes with the id of its source, which makes repeating harmless. Raises DatabaseDown, SchemaMismatch.
         """
-        place = await self.scopes.find(scope.tenant, scope.collection, scope.user)
+        place = await self.scopes.of(scope)
         parameters = written(
             [one for _, one in memories],
             {scope.collection: place},

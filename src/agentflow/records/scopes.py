@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentflow.errors import SchemaMismatch
-from agentflow.protocols import Owner
+from agentflow.protocols import Scope
 from agentflow.records.connections import Connection, Connections
 from agentflow.settings import Collection
 
@@ -16,7 +16,8 @@ returning id, dim, embed_model, exists (
   select from pg_index where indexrelid = to_regclass('agentflow.memory_c' || id || '_hnsw') and indisvalid)
 """
 SCOPE = """
-insert into scope (tenant, collection_id, user_ref) values (%(tenant)s, %(collection)s, %(user)s)
+insert into scope (tenant, collection_id, user_ref, role_name, thread_id)
+values (%(tenant)s, %(collection)s, %(user)s, %(role)s, %(thread)s)
 on conflict (collection_id, user_ref, role_name, thread_id) do update set tenant = excluded.tenant
 returning id, n_docs
 """
@@ -42,22 +43,26 @@ class Scopes:
     collections: Mapping[str, Collection]
     model: str
     dim: int
-    known: dict[tuple[int, str, str | None], Place] = field(default_factory=dict)
+    known: dict[Scope, Place] = field(default_factory=dict)
     indexed: set[int] = field(default_factory=set)
 
     async def find(self, tenant: int, collection: str, user: str | None) -> Place:
+        """As `of`, for a user's own in a collection."""
+        return await self.of(Scope(tenant, collection, user))
+
+    async def of(self, scope: Scope) -> Place:
         """Raises SchemaMismatch if the collection's vectors are another embedder's."""
-        key = (tenant, collection, user)
-        if key not in self.known:
-            async with self.connections.use(Owner(tenant, user)) as connection:
-                self.known[key] = await self._make(connection, tenant, collection, user)
-        return self.known[key]
+        if scope not in self.known:
+            async with self.connections.use(scope.owner) as connection:
+                self.known[scope] = await self._make(connection, scope)
+        return self.known[scope]
 
     def language(self, collection: str) -> str:
         """As the settings name it: a language, "auto" or "simple"."""
         return self.collections[collection].language if collection in self.collections else "auto"
 
-    async def _make(self, connection: Connection, tenant: int, collection: str, user: str | None) -> Place:
+    async def _make(self, connection: Connection, scope: Scope) -> Place:
+        tenant, collection = scope.tenant, scope.collection
         settings = self.collections.get(collection, Collection())
         parameters = {
             "tenant": tenant,
@@ -79,9 +84,8 @@ class Scopes:
                 field=f"collections.{collection}",
                 value=model,
             )
-        cursor = await connection.execute(
-            SCOPE, {"tenant": tenant, "collection": collection_id, "user": user}
-        )
+        named = {"user": scope.user, "role": scope.role, "thread": scope.thread}
+        cursor = await connection.execute(SCOPE, {"tenant": tenant, "collection": collection_id, **named})
         found = await cursor.fetchone()
         if has_index:
             self.indexed.add(collection_id)

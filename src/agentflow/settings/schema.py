@@ -148,6 +148,7 @@ class MemorySettings(Section):
         "recalled; 0: everything.",
     )
     tokens: int = Field(1500, ge=0, description="Tokens of recalled text in a prompt, at most.")
+    pinned_tokens: int = Field(300, ge=0, description="Tokens of pinned memories in a prompt, at most.")
     embed_within: Seconds = Field(0.5, description="A slower embedder is not waited for: words alone decide.")
     session_pause: Seconds = Field(21600.0, description="Silence after which a thread begins a new session.")
     history: int = Field(10, ge=0, le=200, description="Messages of the thread that the prompt repeats.")

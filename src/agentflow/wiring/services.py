@@ -22,15 +22,12 @@ from agentflow.records.connections import Connections, open_connections
 from agentflow.records.conversations import Conversations
 from agentflow.records.feedback import Feedback
 from agentflow.records.figures import Figures
-from agentflow.records.forget import Forgetting
 from agentflow.records.indexes import VectorIndexes
 from agentflow.records.keys import Keys
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory_check import MemoryCheck
 from agentflow.records.outbox import Outbox
 from agentflow.records.places import Places
-from agentflow.records.portable import Portable
-from agentflow.records.rights import Rights
 from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
 from agentflow.records.vectors import VectorRecord
@@ -47,6 +44,7 @@ from agentflow.telemetry import Metrics
 from agentflow.turn import Json
 from agentflow.wiring import choices, engines, residency
 from agentflow.wiring.homes import vector_homes
+from agentflow.wiring.memories import Memories
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.protocol import Served, read_graphs, served
 from agentflow.wiring.roles import role_examples
@@ -77,11 +75,9 @@ class Services:
     indexes: VectorIndexes
     memory_check: MemoryCheck
     egress: Egress
-    rights: Rights
-    forgetting: Forgetting
+    memories: Memories
     metrics: Metrics
     figures: Figures
-    portable: Portable
     keys: Keys
     owed: asyncio.Event = field(default_factory=asyncio.Event)
     reload: Callable[[], Awaitable[Json]] = field(init=False)
@@ -191,9 +187,7 @@ async def _services(
         memory_check=MemoryCheck(connections, scopes, places),
         indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
-        rights=Rights(connections, scopes),
-        forgetting=Forgetting(connections),
-        portable=Portable(connections, scopes),
+        memories=Memories.over(connections, scopes),
         owed=owed,
         metrics=metrics,
         figures=Figures(connections),

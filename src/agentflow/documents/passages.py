@@ -1,0 +1,146 @@
+"""A file's text as passages that know where they stand: heading, page or line.
+
+The name's ending says how to read a file, never what a request claims it to be. PDF, DOCX and HTML need the extra
+`documents`; libraries are imported when a file needs them.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from agentflow.errors import BadInput, StartError
+
+ROWS = 20  # of a table in one passage, each with its column names
+CODE = {
+    ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp", ".cs": "csharp", ".ex": "elixir", ".go": "go",
+    ".hs": "haskell", ".java": "java", ".js": "js", ".jsx": "js", ".kt": "kotlin", ".lua": "lua", ".pl": "perl",
+    ".php": "php", ".proto": "proto", ".ps1": "powershell", ".py": "python", ".r": "r", ".rb": "ruby", ".rs": "rust",
+    ".scala": "scala", ".sol": "sol", ".swift": "swift", ".tex": "latex", ".ts": "ts", ".tsx": "ts",
+}  # fmt: skip
+TEXT = (".txt", ".text", ".log", ".rst", ".json", ".yaml", ".yml", ".toml", ".ini", ".xml", ".sql", ".sh", "")
+_HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
+_FENCE = re.compile(r"^\s*(```|~~~)")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a file. `line` is that of its first line, from 1; `language` is set for code."""
+
+    text: str
+    heading: str = ""
+    page: int | None = None
+    line: int | None = None
+    language: str | None = None
+
+
+def passages(name: str, data: bytes) -> list[Passage]:
+    """The passages of a file. Raises BadInput for one that cannot be read, StartError without the extra."""
+    ending = PurePath(name).suffix.lower()
+    if ending in CODE:
+        return [Passage(_decoded(name, data), line=1, language=CODE[ending])]
+    if ending in TEXT:
+        return [Passage(_decoded(name, data), line=1)]
+    if ending not in READERS:
+        known = ", ".join(sorted(one for one in (*READERS, *CODE, *TEXT) if one))
+        raise BadInput(f"{name} is of no kind that can be read; kinds: {known}.", field="file", value=name)
+    return [one for one in READERS[ending](name, data) if one.text.strip()]
+
+
+def _decoded(name: str, data: bytes) -> str:
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name} is not text in UTF-8; save it as UTF-8.", field="file", value=name) from error
+    if "\x00" in text:
+        raise BadInput(f"{name} holds NUL characters, so it is not text.", field="file", value=name)
+    return text
+
+
+def _markdown(name: str, data: bytes) -> Iterator[Passage]:
+    return _sections(_decoded(name, data), lines=True)
+
+
+def _sections(text: str, *, lines: bool) -> Iterator[Passage]:
+    """A passage per heading; `heading` is the path of headings above it. Headings within code are none."""
+    path: list[tuple[int, str]] = []
+    begun, kept, fenced = 1, list[str](), False
+    for number, line in enumerate(text.splitlines(), start=1):
+        fenced ^= bool(_FENCE.match(line))
+        found = None if fenced else _HEADING.match(line)
+        if found:
+            yield Passage("\n".join(kept), _path(path), line=begun if lines else None)
+            path = [one for one in path if one[0] < len(found[1])] + [(len(found[1]), found[2])]
+            begun, kept = number + 1, []
+        else:
+            kept.append(line)
+    yield Passage("\n".join(kept), _path(path), line=begun if lines else None)
+
+
+def _path(path: list[tuple[int, str]]) -> str:
+    return " > ".join(heading for _, heading in path)
+
+
+def _html(name: str, data: bytes) -> Iterator[Passage]:
+    try:
+        from bs4 import BeautifulSoup  # noqa: PLC0415 - an extra
+        from markdownify import MarkdownConverter  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise _missing(name) from error
+    soup = BeautifulSoup(data, "html.parser")
+    for unseen in soup(["script", "style", "template", "noscript", "head"]):
+        unseen.decompose()
+    return _sections(
+        MarkdownConverter(heading_style="ATX", escape_misc=False).convert_soup(soup), lines=False
+    )
+
+
+def _docx(name: str, data: bytes) -> Iterator[Passage]:
+    try:
+        import mammoth  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise _missing(name) from error
+    # No picture is taken along, and no file that the document points to is opened.
+    no_picture = mammoth.images.img_element(lambda _image: {"src": ""})
+    return _html(name, mammoth.convert_to_html(io.BytesIO(data), convert_image=no_picture).value.encode())
+
+
+def _pdf(name: str, data: bytes) -> Iterator[Passage]:
+    try:
+        import pypdf  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise _missing(name) from error
+    reader = pypdf.PdfReader(io.BytesIO(data))
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise BadInput(f"{name} is locked with a password; save it without one.", field="file", value=name)
+    for number, page in enumerate(reader.pages, start=1):
+        yield Passage(page.extract_text(), page=number)
+
+
+def _table(name: str, data: bytes) -> Iterator[Passage]:
+    """Every row names its columns, so that a chunk is understood without the first line."""
+    separator = "\t" if name.lower().endswith(".tsv") else ","
+    rows = csv.reader(io.StringIO(_decoded(name, data)), delimiter=separator)
+    columns = next(rows, [])
+    kept, begun = list[str](), 2
+    for row in rows:
+        cells = (f"{column}: {cell}" for column, cell in zip(columns, row, strict=False) if cell.strip())
+        kept.append("; ".join(cells))
+        if len(kept) == ROWS:
+            yield Passage("\n".join(kept), line=begun)
+            kept, begun = [], rows.line_num + 1
+    yield Passage("\n".join(kept), line=begun)
+
+
+def _missing(name: str) -> StartError:
+    return StartError(
+        f"{name} needs the extra `documents`: pip install 'agentflow[documents]'.", field="file"
+    )
+
+
+READERS: dict[str, Callable[[str, bytes], Iterator[Passage]]] = {
+    ".csv": _table, ".tsv": _table, ".docx": _docx, ".htm": _html, ".html": _html,
+    ".markdown": _markdown, ".md": _markdown, ".pdf": _pdf,
+}  # fmt: skip

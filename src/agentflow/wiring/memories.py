@@ -1,0 +1,32 @@
+"""Memories as doors deal with them: the owner's rights, documents."""
+
+from dataclasses import dataclass
+
+from agentflow.documents.apart import Reader
+from agentflow.records.connections import Connections
+from agentflow.records.forget import Forgetting
+from agentflow.records.library import Library
+from agentflow.records.portable import Portable
+from agentflow.records.rights import Rights
+from agentflow.records.scopes import Scopes
+
+
+@dataclass(frozen=True)
+class Memories:
+    """What owners may do with memories, and how documents become some."""
+
+    rights: Rights
+    forgetting: Forgetting
+    portable: Portable
+    library: Library
+    reader: Reader
+
+    @classmethod
+    def over(cls, connections: Connections, scopes: Scopes) -> "Memories":
+        return cls(
+            Rights(connections, scopes),
+            Forgetting(connections),
+            Portable(connections, scopes),
+            Library(connections, scopes),
+            Reader(),
+        )
