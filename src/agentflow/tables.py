@@ -150,6 +150,7 @@ run = Table(
     Column("start_after", DateTime(timezone=True)),
     Column("stop", Text),
     Column("watched", Boolean, nullable=False, server_default=text("false")),
+    Column("told", Boolean),
     UniqueConstraint("thread_id", "seq"),
 )
 Index("run_live_ix", run.c.lease_until, postgresql_where=run.c.status.in_((0, 1)))
@@ -162,6 +163,12 @@ Index(
     run.c.idem_key,
     unique=True,
     postgresql_where=run.c.idem_key.is_not(None),
+)
+
+Index(
+    "run_untold_ix",
+    run.c.ended_at,
+    postgresql_where=text("work ? 'webhook' AND told IS NULL AND ended_at IS NOT NULL"),
 )
 
 message = Table(

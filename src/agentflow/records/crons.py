@@ -46,6 +46,7 @@ DELETE = "delete from cron where id = %(id)s and tenant = %(tenant)s and user_re
 # What is due is moved to its next time in the same statement, so that only one process begins it.
 DUE = f"""
 select {COLUMNS}, tenant from cron where enabled and next_at <= now() and (end_at is null or next_at <= end_at)
+  and (%(id)s::uuid is null or id = %(id)s)
 order by next_at limit %(limit)s
 """
 FIRED = "update cron set next_at = %(next_at)s, updated_at = now() where id = %(id)s and next_at = %(was)s returning id"
@@ -111,10 +112,10 @@ class Crons:
             ).fetchone()
         return int(row[0]) if row else 0
 
-    async def due(self, *, limit: int = 50) -> list[Json]:
-        """Crons whose time has come, with `tenant` and `user`."""
+    async def due(self, *, cron_id: str | None, limit: int = 50) -> list[Json]:
+        """Crons whose time has come, or the one that is asked for, with `tenant`, `user` and when it was `due`."""
         async with self.connections.background() as connection:
-            rows = await (await connection.execute(DUE.encode(), {"limit": limit})).fetchall()
+            rows = await (await connection.execute(DUE.encode(), {"id": cron_id, "limit": limit})).fetchall()
         return [{**_shown(row[:-1]), "tenant": row[-1], "user": row[1], "due": row[10]} for row in rows]
 
     async def fired(self, cron_id: str, *, was: datetime, next_at: datetime | None) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from agentflow.errors import DatabaseDown, SchemaMismatch
+from agentflow.records import jobs
 from agentflow.records.ownership import APP, BACKGROUND, ROLES, protect
 from agentflow.tables import SCHEMA
 
@@ -141,6 +142,7 @@ def _prepare_checkpoints(dsn: str) -> None:
         _protect_checkpoints(connection)
         PostgresStore(connection).setup()
         _protect_store(connection)
+        jobs.prepare(connection)
 
 
 def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None:

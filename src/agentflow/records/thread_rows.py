@@ -74,7 +74,7 @@ where m.thread_id = any(%(ids)s) and m.role in (2, 3) and r.status in (1, 2, 4)
 order by m.thread_id, r.seq, m.role
 """
 EXPIRED = """
-select id, on_expiry from thread where expires_at < now()
+select id, on_expiry, tenant, user_ref from thread where expires_at < now()
   and not exists (select from run where run.thread_id = thread.id and run.status in (0, 1))
 order by expires_at limit %(limit)s for update skip locked
 """
@@ -174,11 +174,18 @@ class ThreadRows:
             found[str(thread)].append(_message(rest))
         return found
 
-    async def expired(self, *, limit: int) -> list[tuple[str, str]]:
+    async def expired(self, *, limit: int) -> list[tuple[str, str, Owner]]:
         """Idle threads whose time is over, with what shall become of them: delete or keep_latest."""
         async with self.connections.background() as connection:
             rows = await (await connection.execute(EXPIRED.encode(), {"limit": limit})).fetchall()
-        return [(str(thread), action or "delete") for thread, action in rows]
+        return [
+            (str(thread), action or "delete", Owner(tenant, user)) for thread, action, tenant, user in rows
+        ]
+
+    async def stays(self, owner: Owner, thread_id: str) -> None:
+        """Its time is no longer limited."""
+        async with self.connections.use(owner) as connection:
+            await connection.execute("update thread set expires_at = null where id = %s", (thread_id,))
 
     async def watch(self, thread_id: str, *, tenant: int, user: str) -> None:
         """For two minutes, have the events of its runs logged, whoever works on them. Raises NotFound."""

@@ -50,6 +50,8 @@ class Worker:
     fault: Callable[[str], None] = lambda _point: None
     metrics: Metrics = field(default_factory=Metrics)
     protocol: ProtocolRuns | None = None
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a run has ended that has a webhook."""
     wakes: Wakes = field(default_factory=Wakes)
     feeds: dict[str, Feed] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -114,6 +116,10 @@ class Worker:
     def running(self, thread_id: str) -> list[Feed]:
         """The feeds of a thread's open runs that are known here, in their order."""
         return [feed for feed in self.feeds.values() if feed.thread_id == thread_id]
+
+    async def forget_events(self) -> None:
+        """Remove logged events that are too old. Raises DatabaseDown."""
+        await self._protocol.log.forget()
 
     def replay(self, owner: Owner, run_id: str, after: int) -> AsyncIterator[Event]:
         """Events of a run that were logged, with numbers above `after`."""
@@ -220,6 +226,8 @@ class Worker:
             feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))
             self.wakes.first(feed.thread_id)
             self.wakes.every(feed.run_id)
+            if lease is not None and (lease.work or {}).get("webhook"):
+                self.told.set()
 
     async def _claimed(self, feed: Feed, tenant: int) -> Lease | None:
         """Wait for the thread's earlier turns; None when another process has finished this one meanwhile."""

@@ -50,6 +50,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
     loops = [
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
         asyncio.create_task(signals.listen(), name="signals"),
+        *await _jobs(stack, services),
         asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
         asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
@@ -68,6 +69,22 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         await asyncio.gather(*loops, return_exceptions=True)
 
     stack.push_async_callback(stop)
+
+
+async def _jobs(stack: AsyncExitStack, services: Services) -> list[asyncio.Task[None]]:
+    """Crons, webhooks and what else is kept as jobs; runs that end wake the webhooks."""
+    jobs, served = services.served.jobs, services.served
+    await jobs.open()
+    stack.push_async_callback(jobs.close)
+    return [
+        asyncio.create_task(_again(jobs.run, every=1.0), name="jobs"),
+        asyncio.create_task(_again(jobs.revive, every=60.0), name="revive"),
+        asyncio.create_task(_again(served.clock.sweep, every=60.0), name="crons"),
+        asyncio.create_task(
+            _again(served.webhooks.owed, every=5.0, wake=services.worker.told), name="webhooks"
+        ),
+        asyncio.create_task(_again(served.tidy, every=300.0), name="tidy"),
+    ]
 
 
 async def _again(

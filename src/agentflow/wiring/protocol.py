@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agentflow.egress import Egress
 from agentflow.errors import ConfigError
 from agentflow.protocols import Owner
 from agentflow.records.assistants import Assistants
@@ -18,10 +19,13 @@ from agentflow.records.checkpoints import Checkpoints
 from agentflow.records.connections import Connections
 from agentflow.records.crons import Crons
 from agentflow.records.events import EventLog
+from agentflow.records.jobs import Jobs
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.runs import Runs
 from agentflow.records.store import UserStore
 from agentflow.records.thread_rows import ThreadRows
+from agentflow.runs import clock, webhooks
+from agentflow.runs.clock import Clock
 from agentflow.runs.conversation import Conversation
 from agentflow.runs.graphs import GraphRuns
 from agentflow.runs.multitask import decide
@@ -29,7 +33,10 @@ from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry, assistant_of
 from agentflow.runs.states import States
 from agentflow.runs.wakes import Wakes
+from agentflow.runs.wanted import RunWanted, planned
+from agentflow.runs.webhooks import Webhooks
 from agentflow.runs.worker import Worker
+from agentflow.turn import Json
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,29 @@ class Served:
     crons: Crons
     store: Callable[[Owner], UserStore]
     worker: Worker
+    egress: Egress
+    jobs: Jobs
+    clock: Clock
+    webhooks: Webhooks
     beside: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def tidy(self) -> None:
+        """Remove what is over: threads whose time has come, logs of a day ago. Raises DatabaseDown."""
+        await self.worker.forget_events()
+        for thread_id, action, owner in await self.threads.expired(limit=100):
+            if action == "keep_latest":
+                await self.checkpoints.keep_latest(owner, [thread_id])
+                await self.threads.stays(owner, thread_id)
+            else:
+                await self.threads.delete(thread_id, tenant=owner.tenant, user=str(owner.user))
+                await self.checkpoints.drop_thread(owner, thread_id)
 
 
 def served(
     connections: Connections,
     ledger: PostgresLedger,
     registry: Registry,
+    egress: Egress,
     make_worker: Callable[[ProtocolRuns], Worker],
 ) -> Served:
     """Everything of the protocol over one database; the worker executes turns and runs alike."""
@@ -62,7 +85,21 @@ def served(
     store = partial(UserStore, connections)
     graphs = GraphRuns(registry, runs, checkpoints.saver, store, checkpoints.drop_run, conversation)
     system = {assistant_of(graph): graph for graph in registry.ids}
-    return Served(
+    jobs, crons = Jobs(connections.dsn), Crons(connections)
+
+    async def begin(cron: Json) -> None:
+        body = RunWanted.model_validate({**cron["payload"], "assistant_id": cron["assistant_id"]})
+        body.metadata = {**cron["metadata"], "cron_id": cron["cron_id"]}
+        new = await planned(found, body, cron["tenant"], cron["user"], cron["thread_id"], streams=True)
+        await found.worker.submit(new)
+
+    async def values(run: Json, tenant: int, user: str) -> object:
+        thread = await threads.get(run["thread_id"], tenant=tenant, user=user)
+        if (thread["metadata"] or {}).get("graph_id") == OWN:
+            await conversation.fill_threads(Owner(tenant, user), [thread])
+        return thread["values"]
+
+    found = Served(
         registry=registry,
         assistants=Assistants(connections, system),
         threads=threads,
@@ -70,10 +107,17 @@ def served(
         runs=runs,
         states=States(registry, checkpoints.saver, store, conversation),
         checkpoints=checkpoints,
-        crons=Crons(connections),
+        crons=crons,
         store=store,
+        egress=egress,
+        jobs=jobs,
+        clock=Clock(crons, jobs, begin),
+        webhooks=Webhooks(runs, egress, jobs, values),
         worker=make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes())),
     )
+    jobs.on(clock.JOB, found.clock.strike)
+    jobs.on(webhooks.JOB, found.webhooks.deliver)
+    return found
 
 
 def read_graphs(file: Path, own: Any) -> Registry:

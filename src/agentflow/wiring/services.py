@@ -165,7 +165,7 @@ async def _services(
     )
     graph, owed, metrics = graphs.build(needs), asyncio.Event(), Metrics()
     make_worker = partial(_worker, needs, graph, ledger, connections, owed, metrics)
-    protocol = served(connections, ledger, _registry(place, graph), make_worker)
+    protocol = served(connections, ledger, _registry(place, graph), egress, make_worker)
     return Services(
         settings=settings,
         needs=needs,

@@ -18,11 +18,10 @@ from agentflow.api.protocol.wire import (
     paged,
     selected,
     services,
-    small,
     who,
 )
-from agentflow.errors import BadInput, Busy, NotFound
-from agentflow.runs.registry import assistant_of
+from agentflow.errors import BadInput, Busy
+from agentflow.runs.wanted import found_assistant, small
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["assistants"])
@@ -68,17 +67,7 @@ class Latest(Given):
 
 async def assistant(request: Request, name: str) -> Json:
     """An assistant by its id, or a graph's own by the graph's name. Raises NotFound."""
-    served, tenant = services(request), who(request).tenant
-    if name in served.registry.ids:
-        return await served.assistants.get(tenant, assistant_of(name))
-    try:
-        wanted = body_uuid(name, "assistant_id")
-    except BadInput:
-        known = ", ".join(served.registry.ids)
-        raise NotFound(
-            f"There is no assistant {name[:80]!r}. Graphs: {known}.", field="assistant_id", value=name
-        ) from None
-    return await served.assistants.get(tenant, str(wanted))
+    return await found_assistant(services(request), name, who(request).tenant)
 
 
 def graph_known(request: Request, graph: str | None) -> str | None:

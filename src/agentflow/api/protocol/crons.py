@@ -8,7 +8,6 @@ from pydantic import Field
 from starlette.responses import Response
 
 from agentflow.api.protocol.assistants import assistant
-from agentflow.api.protocol.runs import RunWanted
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import (
     Given,
@@ -22,11 +21,11 @@ from agentflow.api.protocol.wire import (
     paged,
     services,
     shaped,
-    small,
     uuid_of,
     who,
 )
 from agentflow.runs.schedule import next_time
+from agentflow.runs.wanted import RunWanted, small
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["crons"])
@@ -99,6 +98,7 @@ async def _created(request: Request, thread_id: str | None) -> Response:
             "next_at": next_at,
         },
     )
+    await services(request).clock.wake(made)
     return answer(made)
 
 
@@ -175,7 +175,9 @@ async def update(request: Request, cron_id: str) -> Response:
         "end_at": _aware(end),
         "next_at": next_time(schedule, zone, datetime.now(UTC)),
     }
-    return answer(await crons.update(me.tenant, me.user, wanted, row))
+    changed = await crons.update(me.tenant, me.user, wanted, row)
+    await services(request).clock.wake(changed)
+    return answer(changed)
 
 
 @router.delete("/runs/crons/{cron_id}", summary="Remove it", status_code=204, response_model=None)

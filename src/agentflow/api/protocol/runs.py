@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from agentflow.api.protocol.assistants import assistant
 from agentflow.api.protocol.threads import filled, owned
 from agentflow.api.protocol.wire import (
     JSON,
@@ -25,51 +23,21 @@ from agentflow.api.protocol.wire import (
     selected,
     services,
     shaped,
-    small,
     uuid_of,
     who,
 )
 from agentflow.errors import BadInput, NotFound
-from agentflow.records.runs import NewRun
-from agentflow.runs.conversation import said_last
 from agentflow.runs.encoding import encoded
 from agentflow.runs.feed import Feed
 from agentflow.runs.protocol import error_shown
-from agentflow.runs.registry import OWN
+from agentflow.runs.wanted import RunWanted, planned
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["runs"])
-Mode = Literal[
-    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"
-]
 Status = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
 KEEP_ALIVE = 5.0
 """Seconds of silence after which a byte is sent."""
 BATCH = 100
-DAY = 24 * 3600
-
-
-class RunWanted(Given):
-    assistant_id: str = Field(min_length=1, max_length=256)
-    input: Any = None
-    command: Json | None = None
-    config: Json | None = None
-    context: Json | None = None
-    metadata: Json | None = None
-    checkpoint: Json | None = None
-    checkpoint_id: str | None = None
-    stream_mode: Mode | list[Mode] | None = None
-    stream_subgraphs: bool = False
-    stream_resumable: bool = False
-    interrupt_before: Literal["*"] | list[str] | None = None
-    interrupt_after: Literal["*"] | list[str] | None = None
-    multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] = "enqueue"
-    if_not_exists: Literal["reject", "create"] = "reject"
-    on_disconnect: Literal["continue", "cancel"] = "continue"
-    on_completion: Literal["delete", "keep"] = "delete"
-    after_seconds: float = Field(0, ge=0, le=30 * DAY)
-    webhook: str | None = Field(None, max_length=2048)
-    durability: Literal["sync", "async", "exit"] | None = None
 
 
 class Cancelled(Given):
@@ -78,85 +46,13 @@ class Cancelled(Given):
     status: Literal["pending", "running", "all"] | None = None
 
 
-def modes_of(body: RunWanted, *, streams: bool) -> list[str]:
-    """The modes whose events shall be told; a run that is only waited for needs none."""
-    if body.stream_mode is None:
-        return ["values"] if streams else []
-    return list(body.stream_mode) if isinstance(body.stream_mode, list) else [body.stream_mode]
-
-
-async def planned(request: Request, body: RunWanted, thread_id: str | None, *, streams: bool) -> NewRun:
-    """What is asked for as a run to be accepted. Raises NotFound and BadInput."""
-    chosen = await _assistant(request, body.assistant_id)
-    me = who(request)
-    work = _work(body, chosen, stateless=thread_id is None, streams=streams)
-    new = NewRun(
-        graph=chosen["graph_id"],
-        assistant_id=chosen["assistant_id"],
-        work=work,
-        tenant=me.tenant,
-        user=me.user,
-        thread_id=thread_id,
-        create=body.if_not_exists == "create",
-        meta=small(body.metadata),
-        thread_meta={"graph_id": chosen["graph_id"], "assistant_id": chosen["assistant_id"]},
-        multitask=body.multitask_strategy,
-        after=body.after_seconds,
-        watched=True,
-    )
-    return _as_turn(new) if chosen["graph_id"] == OWN else new
-
-
-async def _assistant(request: Request, name: str) -> Json:
-    """As in a path, but an unknown one in a body is bad input. Raises BadInput."""
-    try:
-        return await assistant(request, name)
-    except NotFound as error:
-        raise BadInput(error.message, field="assistant_id", value=name) from None
-
-
-def _work(body: RunWanted, chosen: Json, *, stateless: bool, streams: bool) -> Json:
-    config = body.config or {}
-    if body.context and config.get("configurable"):
-        raise BadInput("Give settings in context or in config.configurable, not in both.", field="context")
-    configurable = {**(chosen["config"].get("configurable") or {}), **(config.get("configurable") or {})}
-    place = dict(body.checkpoint or {})
-    if body.checkpoint_id:
-        place["checkpoint_id"] = body.checkpoint_id
-    work = {
-        "assistant_id": chosen["assistant_id"],
-        "input": body.input,
-        "command": body.command,
-        "config": {**chosen["config"], **config, "configurable": configurable},
-        "context": {**chosen["context"], **(body.context or {})},
-        "metadata": body.metadata,
-        "checkpoint": {key: place[key] for key in ("checkpoint_id", "checkpoint_ns") if place.get(key)},
-        "stream_mode": modes_of(body, streams=streams),
-        "stream_subgraphs": body.stream_subgraphs,
-        "stream_resumable": body.stream_resumable,
-        "interrupt_before": body.interrupt_before,
-        "interrupt_after": body.interrupt_after,
-        "on_completion": body.on_completion if stateless else None,
-        "webhook": body.webhook,
-        "durability": body.durability or ("exit" if stateless else None),
-    }
-    return {key: value for key, value in work.items() if value or key == "input"}
-
-
-def _as_turn(new: NewRun) -> NewRun:
-    """A run of our own graph is a turn: its message goes to the ledger. Raises BadInput."""
-    text, meta, role = said_last(new.work.get("input"))
-    if not text.strip():
-        raise BadInput("The message is empty; say something.", field="input.messages")
-    return replace(new, text=text, message_meta=meta, wanted_role=role)
-
-
 async def begun(
     request: Request, body: RunWanted, thread_id: str | None, *, streams: bool
 ) -> tuple[Json, Feed, dict[str, str]]:
     """Accept the run; it, its feed, and the headers that say where it is."""
-    new = await planned(request, body, thread_id, streams=streams)
-    run, feed = await services(request).worker.submit(new)
+    served, me = services(request), who(request)
+    new = await planned(served, body, me.tenant, me.user, thread_id, streams=streams)
+    run, feed = await served.worker.submit(new)
     return run, feed, where(run, stateless=thread_id is None)
 
 
@@ -194,9 +90,9 @@ async def batch(request: Request) -> Response:
     if not isinstance(bodies, list) or len(bodies) > BATCH:
         raise BadInput(f"The body is a list of at most {BATCH} runs.", field="body")
     shapes = [shaped(one if isinstance(one, dict) else {}, RunWanted) for one in bodies]
-    plans = [await planned(request, one, None, streams=True) for one in shapes]
-    worker = services(request).worker
-    return answer([(await worker.submit(one))[0] for one in plans])
+    served, me = services(request), who(request)
+    plans = [await planned(served, one, me.tenant, me.user, None, streams=True) for one in shapes]
+    return answer([(await served.worker.submit(one))[0] for one in plans])
 
 
 @router.post(

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Iterable
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from agentflow.api.protocol.runs import KEEP_ALIVE, RunWanted, begun, give_up, owned_run, where
+from agentflow.api.protocol.runs import KEEP_ALIVE, begun, give_up, owned_run, where
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import ProtocolRoute, described, given, owner, services, uuid_of
 from agentflow.runs.events import Behind, Event, seq_of
 from agentflow.runs.feed import Feed
+from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["runs"])

@@ -20,13 +20,13 @@ from agentflow.api.protocol.wire import (
     owner,
     paged,
     services,
-    small,
     uuid_of,
     who,
 )
 from agentflow.errors import BadInput, Busy
 from agentflow.records.thread_rows import taken
 from agentflow.runs.registry import OWN, assistant_of
+from agentflow.runs.wanted import small
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["threads"])

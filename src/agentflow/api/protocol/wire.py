@@ -1,6 +1,5 @@
 """What every part of this door shares: bodies, ids, errors of the shape `{"detail": "..."}`, pages."""
 
-import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
@@ -26,7 +25,7 @@ log = structlog.get_logger(__name__)
 JSON = "application/json"
 DEPTH = 32
 META_BYTES = 16 * 1024
-Body = TypeVar("Body", bound="Given")
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class Given(BaseModel):
@@ -165,13 +164,6 @@ def too_deep(value: Any) -> bool:
         if not level:
             return False
     return any(isinstance(one, dict | list) for one in level)
-
-
-def small(meta: Json | None, field: str = "metadata") -> Json:
-    """Metadata within its limit. Raises BadInput."""
-    if meta and len(json.dumps(meta)) > META_BYTES:
-        raise BadInput(f"{field} is larger than {META_BYTES} bytes.", field=field)
-    return meta or {}
 
 
 def explained(errors: Sequence[Any]) -> str:

@@ -1,0 +1,158 @@
+"""What a client asks of a run, and the run to be accepted for it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentflow.egress import Egress
+from agentflow.errors import BadInput, NotFound
+from agentflow.records.assistants import Assistants
+from agentflow.records.runs import NewRun
+from agentflow.runs.conversation import said_last
+from agentflow.runs.registry import OWN, Registry, assistant_of
+from agentflow.turn import Json
+
+Mode = Literal[
+    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"
+]
+DAY = 24 * 3600
+META_BYTES = 16 * 1024
+
+
+class RunWanted(BaseModel):
+    """A run as clients of any version ask for it; what we do not know is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    assistant_id: str = Field(min_length=1, max_length=256)
+    input: Any = None
+    command: Json | None = None
+    config: Json | None = None
+    context: Json | None = None
+    metadata: Json | None = None
+    checkpoint: Json | None = None
+    checkpoint_id: str | None = None
+    stream_mode: Mode | list[Mode] | None = None
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    interrupt_before: Literal["*"] | list[str] | None = None
+    interrupt_after: Literal["*"] | list[str] | None = None
+    multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] = "enqueue"
+    if_not_exists: Literal["reject", "create"] = "reject"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    on_completion: Literal["delete", "keep"] = "delete"
+    after_seconds: float = Field(0, ge=0, le=30 * DAY)
+    webhook: str | None = Field(None, max_length=2048)
+    durability: Literal["sync", "async", "exit"] | None = None
+
+
+class Served(Protocol):
+    """What planning needs of the services."""
+
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def assistants(self) -> Assistants: ...
+    @property
+    def egress(self) -> Egress: ...
+
+
+async def planned(
+    served: Served, body: RunWanted, tenant: int, user: str, thread_id: str | None, *, streams: bool
+) -> NewRun:
+    """What is asked for as a run to be accepted. Raises BadInput, and AddressRefused for the webhook."""
+    chosen = await _assistant(served, body.assistant_id, tenant)
+    if body.webhook is not None:
+        await served.egress.check(body.webhook, field="webhook")
+    new = NewRun(
+        graph=chosen["graph_id"],
+        assistant_id=chosen["assistant_id"],
+        work=_work(body, chosen, stateless=thread_id is None, streams=streams),
+        tenant=tenant,
+        user=user,
+        thread_id=thread_id,
+        create=body.if_not_exists == "create",
+        meta=small(body.metadata),
+        thread_meta={"graph_id": chosen["graph_id"], "assistant_id": chosen["assistant_id"]},
+        multitask=body.multitask_strategy,
+        after=body.after_seconds,
+        watched=True,
+    )
+    return _as_turn(new) if chosen["graph_id"] == OWN else new
+
+
+async def found_assistant(served: Served, name: str, tenant: int) -> Json:
+    """An assistant by its id, or a graph's own by the graph's name. Raises NotFound."""
+    if name in served.registry.ids:
+        return await served.assistants.get(tenant, assistant_of(name))
+    try:
+        wanted = str(UUID(name))
+    except ValueError:
+        known = ", ".join(served.registry.ids)
+        message = f"There is no assistant {name[:80]!r}. Graphs: {known}."
+        raise NotFound(message, field="assistant_id", value=name) from None
+    return await served.assistants.get(tenant, wanted)
+
+
+def small(meta: Mapping[str, Any] | None, field: str = "metadata") -> Json:
+    """Metadata within its limit. Raises BadInput."""
+    if meta and len(str(meta)) > META_BYTES:
+        raise BadInput(f"{field} is larger than {META_BYTES} bytes.", field=field)
+    return dict(meta or {})
+
+
+async def _assistant(served: Served, name: str, tenant: int) -> Json:
+    """As in a path, but an unknown one in a body is bad input."""
+    try:
+        return await found_assistant(served, name, tenant)
+    except NotFound as error:
+        raise BadInput(error.message, field="assistant_id", value=name) from None
+
+
+def _modes(body: RunWanted, *, streams: bool) -> list[str]:
+    """The modes whose events shall be told; a run that is only waited for needs none."""
+    if body.stream_mode is None:
+        return ["values"] if streams else []
+    return list(body.stream_mode) if isinstance(body.stream_mode, list) else [body.stream_mode]
+
+
+def _work(body: RunWanted, chosen: Json, *, stateless: bool, streams: bool) -> Json:
+    config = body.config or {}
+    if body.context and config.get("configurable"):
+        raise BadInput("Give settings in context or in config.configurable, not in both.", field="context")
+    configurable = {**(chosen["config"].get("configurable") or {}), **(config.get("configurable") or {})}
+    place = dict(body.checkpoint or {})
+    if body.checkpoint_id:
+        place["checkpoint_id"] = body.checkpoint_id
+    # Whom to tell is known until it is told, so a run with a webhook is kept.
+    leaves_nothing = stateless and body.webhook is None and body.on_completion == "delete"
+    ours = chosen["graph_id"] == OWN
+    work = {
+        "assistant_id": chosen["assistant_id"],
+        "input": body.input,
+        "command": body.command,
+        "config": {**chosen["config"], **config, "configurable": configurable},
+        "context": {**chosen["context"], **(body.context or {})},
+        "metadata": body.metadata,
+        "checkpoint": {key: place[key] for key in ("checkpoint_id", "checkpoint_ns") if place.get(key)},
+        "stream_mode": _modes(body, streams=streams),
+        "stream_subgraphs": body.stream_subgraphs,
+        "stream_resumable": body.stream_resumable,
+        "interrupt_before": body.interrupt_before,
+        "interrupt_after": body.interrupt_after,
+        "on_completion": "delete" if leaves_nothing else None,
+        "webhook": body.webhook,
+        "durability": body.durability or ("exit" if stateless or ours else None),
+    }
+    return {key: value for key, value in work.items() if value or key == "input"}
+
+
+def _as_turn(new: NewRun) -> NewRun:
+    """A run of our own graph is a turn: its message goes to the ledger. Raises BadInput."""
+    text, meta, role = said_last(new.work.get("input"))
+    if not text.strip():
+        raise BadInput("The message is empty; say something.", field="input.messages")
+    return replace(new, text=text, message_meta=meta, wanted_role=role)
