@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 VLLM := .venv-vllm
 STUDIO := .venv-studio
+PEERS := .venv-peers
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio serve migrate schema lock bench bench-residency bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio serve migrate schema lock bench bench-memory bench-residency bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -51,6 +52,12 @@ schema: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/turn.py
 
+# Peers are installed beside, for the comparison alone; without them their lines are left out.
+bench-memory: $(VENV)/.ready-dev
+	@test -d $(PEERS) || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/pip install --quiet -r requirements/peers.txt; } \
+	  || echo "peers are left out: their packages cannot be installed"
+	$(BIN)/python benchmarks/memory.py --peers $(PEERS)/bin/python
+
 bench-routing: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/routing.py
 
@@ -85,4 +92,4 @@ lock: $(VENV)/.ready-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(STUDIO) .agentflow
+	rm -rf $(VENV) $(VLLM) $(STUDIO) $(PEERS) .agentflow

@@ -1,23 +1,31 @@
 """What memory costs: recall beside a plain pgvector top-k in the same run, and what write-back adds to a turn's end.
 
-    OMP_NUM_THREADS=1 python benchmarks/memory.py [--items 100000] [--queries 300]
+    OMP_NUM_THREADS=1 python benchmarks/memory.py [--items 100000] [--queries 300] [--peers PYTHON] [--peer-items 1000]
 
 One collection of one user on an embedded Postgres with fsync; texts of about 18 words whose frequencies follow
 Zipf's law, vectors in clusters. The plain query reads the ten nearest texts from the same partition by the same
 index, through the same pool. Queries are paired: each is asked both ways, in turn.
+
+Peers are given the same texts and vectors, at a size they bear: LangGraph's Postgres store on the same server, and
+mem0 with the interpreter that --peers names (requirements/peers.txt).
 """
 
 import argparse
 import asyncio
+import json
+import shutil
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
+import psycopg
+from langgraph.store.postgres.aio import AsyncPostgresStore, PostgresIndexConfig
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
@@ -150,7 +158,70 @@ async def write_back(world: World, turns: int) -> tuple[list[float], list[float]
     return remembering, silent
 
 
-async def measure(items: int, queries: int) -> None:
+async def beside(world: World, dsn: str, items: int, python: str | None) -> None:
+    """What adding and searching cost us and peers, one item at a time."""
+    texts, questions = world.texts.sentences(items), world.texts.sentences(50, 6)
+    vectors, asked = world.texts.vectors(items), world.texts.vectors(50)
+    print(f"beside peers, {items} items, one at a time (embedding excluded)")
+    ours = await added_and_searched(world, texts, vectors, list(zip(questions, asked, strict=True)))
+    known = dict(zip(texts + questions, [*vectors.tolist(), *asked.tolist()], strict=True))
+    told("agentflow", *ours, ours)
+    told("LangGraph store", *await langgraph_store(dsn, texts, questions, known), ours)
+    if python is None or shutil.which(python) is None:
+        print("mem0 is left out: name an interpreter that has requirements/peers.txt with --peers")
+        return
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file.name, texts=texts, vectors=vectors, questions=questions, asked=asked)
+        command = [python, str(Path(__file__).with_name("memory_peers.py")), file.name]
+        ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        print(f"mem0 is left out: {ended.stderr.strip().splitlines()[-1]}")
+        return
+    found = json.loads(ended.stdout.splitlines()[-1])
+    told("mem0 (infer=False, Qdrant)", found["add"], found["search"], ours)
+
+
+async def added_and_searched(
+    world: World, texts: list[str], vectors: NDArray[np.float32], asked: list[tuple[str, NDArray[np.float32]]]
+) -> tuple[float, float]:
+    archive, home = Archive(world.connections, world.scopes), PostgresMemory(world.connections, world.scopes)
+    scope, session = Scope(0, "conversations", "peer"), await archive.session()
+    adds = []
+    for place, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+        one = [(uuid4(), NewMemory(scope.collection, place, "user", text, vector))]
+        adds.append(await timed(lambda n=place, pair=one: archive.add(scope, session, n, pair)))
+    searches = [await timed(lambda t=text, v=vector: home.search(scope, t, v, 10)) for text, vector in asked]
+    return statistics.median(adds), statistics.median(searches)
+
+
+async def langgraph_store(
+    dsn: str, texts: list[str], questions: list[str], known: dict[str, list[float]]
+) -> tuple[float, float]:
+    def given(asked: Sequence[str]) -> list[list[float]]:
+        return [known[text] for text in asked]
+
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create database peer")
+    where = psycopg.conninfo.make_conninfo(dsn, dbname="peer")
+    index: PostgresIndexConfig = {"dims": DIM, "embed": given, "fields": ["text"]}
+    async with AsyncPostgresStore.from_conn_string(where, index=index) as store:
+        await store.setup()
+        adds = [
+            await timed(lambda n=place, t=text: store.aput(("me",), str(n), {"text": t}))
+            for place, text in enumerate(texts)
+        ]
+        searches = [
+            await timed(lambda t=text: store.asearch(("me",), query=t, limit=10)) for text in questions
+        ]
+    return statistics.median(adds), statistics.median(searches)
+
+
+def told(name: str, add: float, search: float, ours: tuple[float, float]) -> None:
+    ratios = f"add {add / ours[0]:5.2f} x   search {search / ours[1]:5.2f} x"
+    print(f"{name:<30} add {add:8.2f} ms   search {search:8.2f} ms   {ratios}")
+
+
+async def measure(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="agentflow-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedPostgres(EmbeddedOptions(Path(folder) / "postgres"))
         dsn = server.start()
@@ -158,7 +229,9 @@ async def measure(items: int, queries: int) -> None:
         connections = await open_connections(dsn, size=4)
         try:
             world = World(connections, Scopes(connections, {}, "bench", DIM), Texts())
-            await report(world, items, queries)
+            await report(world, arguments.items, arguments.queries)
+            if arguments.peer_items:
+                await beside(world, dsn, arguments.peer_items, arguments.peers)
         finally:
             await connections.close()
             server.stop()
@@ -173,7 +246,7 @@ async def report(world: World, items: int, queries: int) -> None:
         print(f"vector index (HNSW) built in {built / 1000:.1f} s")
         world.scopes.known.clear()
     await relate(world, place)
-    async with world.connections.background() as connection:
+    async with world.connections.maintenance() as connection:
         await connection.execute("vacuum analyze")
     ours, plain = await recall(world, queries + 20)
     show("plain pgvector top-10", plain, plain)
@@ -196,5 +269,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=300)
-    arguments = parser.parse_args()
-    asyncio.run(measure(arguments.items, arguments.queries))
+    parser.add_argument("--peers", help="an interpreter that has requirements/peers.txt")
+    parser.add_argument("--peer-items", type=int, default=1000, help="0: no peers")
+    asyncio.run(measure(parser.parse_args()))

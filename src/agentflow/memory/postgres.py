@@ -46,11 +46,12 @@ asked as materialized (
   from st, (select term, term as origin, 1::float4 as share from own
             union all {{related}}) a
        cross join lateral (select term, df, ln(1 + (st.n - df + .5) / (df + .5)) as idf from term_stat
-                           where scope_id = %(scope)s::int and term = a.term and df > 0) w
+                           where scope_id = %(scope)s::int and term = a.term and df > 0 offset 0) w
   window kind as (partition by a.share = 1 order by w.df, w.term, a.origin)),
 words as materialized (
   select p.item_id as id
-  from st, asked a join posting p on p.scope_id = %(scope)s::int and p.term = a.term
+  from st, asked a cross join lateral (
+    select item_id, tf, dl from posting where scope_id = %(scope)s::int and term = a.term offset 0) p
   where a.cost <= case when a.share = 1 then {{own_postings}} else {{near_postings}} end
      or a.place = 1 and a.share = 1
   group by p.item_id
