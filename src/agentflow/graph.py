@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from agentflow.nodes.select import select
 from agentflow.protocols import Classifier, Embedder, Engine, Keeper, Ledger, MemoryHome
 from agentflow.routing.roles import RoleExamples
 from agentflow.settings import Settings
+from agentflow.telemetry.traces import NoSpans, Spans
 from agentflow.turn import Asked, Json, Turn
 
 Graph = CompiledStateGraph[Turn, None, Asked, Turn]
@@ -39,6 +40,7 @@ class Needs:
     roles: Sequence[RoleExamples]
     settings: Settings
     fault: Callable[[str], None]
+    spans: Spans = field(default_factory=NoSpans)
 
 
 def build(needs: Needs) -> Graph:
@@ -71,18 +73,19 @@ def build(needs: Needs) -> Graph:
             ledger=needs.ledger,
             home=needs.home,
             roles=roles,
+            spans=needs.spans,
         ),
         "remember": partial(remember, ledger=needs.ledger, roles=roles, fault=needs.fault),
     }
     graph = StateGraph(Turn, input_schema=Asked, output_schema=Turn)
     for name, step in steps.items():
-        graph.add_node(name, _told(name, step, needs.fault))
+        graph.add_node(name, _told(name, step, needs))
     for before, after in zip([START, *steps], [*steps, END], strict=True):
         graph.add_edge(before, after)
     return graph.compile(name="agentflow")
 
 
-def _told(name: str, step: Step, fault: Callable[[str], None]) -> Step:
+def _told(name: str, step: Step, needs: Needs) -> Step:
     """The step, timed, with one event that shows what it found."""
     takes_config, takes_writer = name == "accept", name in ("generate", "remember")
 
@@ -92,10 +95,12 @@ def _told(name: str, step: Step, fault: Callable[[str], None]) -> Step:
 
         def tell(event: Json) -> None:
             write(event)
-            fault(f"after_{event['event']}")
+            needs.fault(f"after_{event['event']}")
 
         extra = [config] if takes_config else [tell] if takes_writer else []
-        found = await step(turn, *extra)
+        with needs.spans.step(name) as found_by:
+            found = await step(turn, *extra)
+            found_by(found)
         spent = round((time.perf_counter() - began) * 1000, 2)
         tell({"event": name, "ms": spent, **shown(name, found)})
         return {**found, "timings": {name: spent}}

@@ -19,6 +19,7 @@ from agentflow.routing.intents import Intents
 from agentflow.routing.roles import RoleExamples
 from agentflow.runs.worker import Worker
 from agentflow.settings import Role, Settings
+from agentflow.telemetry.traces import NoSpans, Spans
 
 ROLES = {
     "philosopher": Role(
@@ -49,7 +50,13 @@ def world(settings: Settings) -> Callable[..., AbstractAsyncContextManager[World
     """A function that opens a world: `async with world() as w`."""
 
     @asynccontextmanager
-    async def opened(*, turn_seconds: float = 5.0, lease: float = 30.0, renewal: float = 10.0):
+    async def opened(
+        *,
+        turn_seconds: float = 5.0,
+        lease: float = 30.0,
+        renewal: float = 10.0,
+        spans: Spans | None = None,
+    ):
         ledger, engine, embedder = FakeLedger(lease=lease), FakeEngine(check_files=False), FakeEmbedder()
         roster = {name: fake_adapter(name, residence=Residence(unload_after=None)) for name in settings.roles}
         keeper = AdapterKeeper(engine, roster, Budgets(2))
@@ -66,8 +73,10 @@ def world(settings: Settings) -> Callable[..., AbstractAsyncContextManager[World
             roles=roles,
             settings=settings,
             fault=graphs.no_fault,
+            spans=spans or NoSpans(),
         )
         worker = Worker(ledger, graphs.build(needs), lambda _: InMemorySaver(), turn_seconds, renewal)
+        worker.spans = needs.spans
         yield World(ledger, engine, embedder, keeper, worker)
         await worker.close(grace=0)
         await keeper.close()

@@ -190,6 +190,7 @@ def _with_roles(place: Place, written: Sequence[str]) -> Place:
 
 
 async def _serve(place: Place) -> None:
+    telemetry.configure(readable=err.is_terminal, level="info", content=place.settings.telemetry.content)
     taken = house.listening(place.settings.server)
     async with AsyncExitStack() as stack:
         with steps("starting") as progress:

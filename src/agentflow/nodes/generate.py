@@ -11,10 +11,11 @@ from agentflow.brief import brief
 from agentflow.errors import ColdAdapter, GenerationFailed
 from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Owner, Said, Scope
 from agentflow.settings.schema import Role
+from agentflow.telemetry.traces import Spans
 from agentflow.turn import Json, Recollection, Spoken, Turn
 
 
-async def generate(
+async def generate(  # noqa: PLR0913 - what it needs of the world, by name
     turn: Turn,
     writer: StreamWriter,
     *,
@@ -23,6 +24,7 @@ async def generate(
     ledger: Ledger,
     home: MemoryHome,
     roles: Mapping[str, Role],
+    spans: Spans,
 ) -> Spoken:
     """Hold the adapter, stream the answer as `token` events.
 
@@ -51,7 +53,7 @@ async def generate(
     )
     said = Said()
     async with (
-        _held(keeper, turn) as voice,
+        _held(keeper, turn, spans) as voice,
         aclosing(engine.generate(prompt, adapter=voice.adapter)) as pieces,
     ):
         async for piece in pieces:
@@ -94,7 +96,7 @@ class _Voice:
 
 
 @asynccontextmanager
-async def _held(keeper: Keeper, turn: Turn) -> AsyncIterator[_Voice]:
+async def _held(keeper: Keeper, turn: Turn, spans: Spans) -> AsyncIterator[_Voice]:
     """The adapter that select chose, or what the role wants instead if it is not ready in time.
 
     A fallback here lends its adapter only: what was recalled and how the role speaks stays as it is.
@@ -107,7 +109,8 @@ async def _held(keeper: Keeper, turn: Turn) -> AsyncIterator[_Voice]:
     async with AsyncExitStack() as stack:
         began = time.monotonic()
         try:
-            adapter = await stack.enter_async_context(keeper.hold(role, name=turn["adapter"]))
+            with spans.load(role):
+                adapter = await stack.enter_async_context(keeper.hold(role, name=turn["adapter"]))
         except ColdAdapter:
             outlook = keeper.outlook(role, waited=time.monotonic() - began)
             told = {"role": role, "do": outlook.do, "eta": outlook.eta, "budget": outlook.budget}

@@ -26,6 +26,7 @@ from agentflow.runs.live import LiveThreads
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.wakes import Wakes, woken
 from agentflow.telemetry import Metrics
+from agentflow.telemetry.traces import NoSpans, Spans
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Worker:
     remembered: Callable[[], None] = lambda: None
     fault: Callable[[str], None] = lambda _point: None
     metrics: Metrics = field(default_factory=Metrics)
+    spans: Spans = field(default_factory=NoSpans)
     protocol: ProtocolRuns | None = None
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a run has ended that has a webhook."""
@@ -259,7 +261,8 @@ class Worker:
             raise await self._failed(lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
         try:
             async with asyncio.timeout(self.turn_seconds), self._heartbeat(lease):
-                await self._stream(feed, lease)
+                with self.spans.turn(run_id=lease.run_id, thread_id=lease.thread_id, attempt=lease.attempt):
+                    await self._stream(feed, lease)
         except TimeoutError:
             message = f"The turn took longer than server.turn_seconds = {self.turn_seconds:g}."
             raise await self._failed(lease, EngineTimeout(message)) from None

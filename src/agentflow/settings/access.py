@@ -1,4 +1,4 @@
-"""Who may use the server, and how much: its `access` and `limits` blocks."""
+"""Who may use the server, and how much: its `access` and `limits` blocks; and `telemetry`."""
 
 from typing import Literal
 
@@ -40,6 +40,17 @@ class AccessSettings(Section):
     hosts: tuple[str, ...] = Field(
         (), description="Names by which this server is reached; none: any, once a key is needed."
     )
+
+
+class TelemetrySettings(Section):
+    """What agentflow shows of itself beyond `/metrics`."""
+
+    otlp: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="Where traces go (OTLP over HTTP); needs agentflow[otel].",
+    )
+    content: bool = Field(False, description="Let what people say into the log.")
 
 
 class LimitSettings(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from agentflow.settings.access import AccessSettings, LimitSettings
+from agentflow.settings.access import AccessSettings, LimitSettings, TelemetrySettings
 from agentflow.settings.collections import Collection
 from agentflow.settings.residency import Cron, DiskTier, Fetching, PinTo, RamTier, WhenCold
 from agentflow.settings.routing import IntentSettings, RouterSettings, RuleSettings
@@ -239,4 +239,5 @@ class Settings(Section):
     openai: OpenAISettings = OpenAISettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     egress: EgressSettings = EgressSettings()

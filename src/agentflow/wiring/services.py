@@ -12,6 +12,7 @@ from functools import partial
 import uuid_utils
 from threadpoolctl import threadpool_limits
 
+from agentflow import __version__
 from agentflow import graph as graphs
 from agentflow.egress import Egress
 from agentflow.memory.postgres import PostgresMemory
@@ -42,6 +43,7 @@ from agentflow.settings import Settings
 from agentflow.shelves.disk import DiskCache
 from agentflow.telemetry import Metrics
 from agentflow.turn import Json
+from agentflow.telemetry.traces import Spans, open_spans
 from agentflow.wiring import choices, engines, residency
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.memories import Memories
@@ -162,6 +164,7 @@ async def _services(
         roles=[role_examples(name, role) for name, role in settings.roles.items()],
         settings=settings,
         fault=_fault(place),
+        spans=_spans(settings, stack),
     )
     graph, owed, metrics = graphs.build(needs), asyncio.Event(), Metrics()
     make_worker = partial(_worker, needs, graph, ledger, connections, owed, metrics)
@@ -231,6 +234,7 @@ def _worker(
         remembered=owed.set,
         fault=needs.fault,
         metrics=metrics,
+        spans=needs.spans,
         protocol=protocol,
         wakes=protocol.wakes,
     )
@@ -239,6 +243,13 @@ def _worker(
 def _registry(place: Place, own: graphs.Graph) -> Registry:
     """Our graph, and those of the langgraph.json that was named at the start."""
     return Registry({OWN: own}) if place.graphs is None else read_graphs(place.graphs, own)
+
+
+def _spans(settings: Settings, stack: AsyncExitStack) -> Spans:
+    model = settings.model
+    spans = open_spans(settings.telemetry.otlp, model=model.base, engine=model.engine, version=__version__)
+    stack.push_async_callback(asyncio.to_thread, spans.close)
+    return spans
 
 
 def _fault(place: Place) -> Callable[[str], None]:
