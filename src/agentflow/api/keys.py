@@ -17,6 +17,7 @@ from agentflow.api.problems import problem
 from agentflow.api.quota import Quota
 from agentflow.api.tokens import Tokens
 from agentflow.errors import AgentflowError, DatabaseDown, Forbidden, Unauthorized
+from agentflow.protocols import Owner
 from agentflow.records.keys import PREFIX, SCOPES, Key, Keys
 from agentflow.settings import Settings
 from agentflow.telemetry import Metrics
@@ -55,6 +56,10 @@ class Caller:
     user: str = "default"
     scopes: frozenset[str] = EVERYTHING
     id: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.tenant, self.user)
 
     def named(self, user: str | None) -> "Caller":
         """The same, speaking for `user`, if this caller may speak for others; else unchanged."""

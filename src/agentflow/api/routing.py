@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentflow import protocols
 from agentflow.api.invoke import checked
+from agentflow.api.keys import caller
 from agentflow.errors import UnknownRole
 from agentflow.routing.select import BASE, wanted
 from agentflow.runs.preview import alone, preview
@@ -15,7 +15,6 @@ from agentflow.turn import Json
 from agentflow.wiring import Services
 
 router = APIRouter()
-NOBODY = protocols.Request(text="")
 HISTORY = 10
 RoleOrNone = Annotated[str | None, Field(max_length=128, description="A role's name; null or base: none.")]
 
@@ -61,8 +60,9 @@ async def route(body: Question, request: Request) -> Json:
     text = checked(body.input, services.settings)
     context = alone(text)
     if body.thread_id is not None:
+        who = caller(request)
         context = await services.threads.context(
-            str(body.thread_id), text, tenant=NOBODY.tenant, user=NOBODY.user, messages=HISTORY
+            str(body.thread_id), text, tenant=who.tenant, user=who.user, messages=HISTORY
         )
     return await preview(
         context,
@@ -100,7 +100,7 @@ async def correct(run_id: UUID, body: Correction, request: Request) -> Json:
     stored = await services.feedback.give(
         str(run_id),
         _known(body.role, services),
-        tenant=NOBODY.tenant,
+        owner=caller(request).owner,
         accepted=immediate,
         chars=settings.text_limit,
     )
@@ -115,14 +115,14 @@ async def listed(
     status: Annotated[Literal["waiting", "accepted", "rejected"], Query()] = "waiting",
 ) -> Json:
     """What waits for review, oldest first; or what was accepted or rejected."""
-    return {"feedback": await _services(request).feedback.listed(status, tenant=NOBODY.tenant)}
+    return {"feedback": await _services(request).feedback.listed(status, tenant=caller(request).tenant)}
 
 
 @router.post("/feedback/{number}", summary="Accept or reject feedback")
 async def review(number: int, body: Review, request: Request) -> Json:
     """Accepted feedback takes part from now on; rejected feedback no longer does."""
     services = _services(request)
-    stored = await services.feedback.review(number, accept=body.accept, tenant=NOBODY.tenant)
+    stored = await services.feedback.review(number, accept=body.accept, tenant=caller(request).tenant)
     await _learn(services)
     return stored
 
@@ -132,7 +132,8 @@ async def pin(thread_id: UUID, body: Pin, request: Request) -> Json:
     """Later messages of the thread get this role unless another is asked for; null takes the pin away."""
     services = _services(request)
     role = _known(body.role, services)
-    await services.threads.pin(str(thread_id), role, tenant=NOBODY.tenant, user=NOBODY.user)
+    who = caller(request)
+    await services.threads.pin(str(thread_id), role, tenant=who.tenant, user=who.user)
     return {"thread_id": str(thread_id), "pinned_role": role}
 
 

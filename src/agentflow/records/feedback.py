@@ -38,16 +38,16 @@ class Feedback:
 
     connections: Connections
 
-    async def give(self, run_id: str, role: str | None, *, tenant: int, accepted: bool, chars: int) -> Json:
+    async def give(self, run_id: str, role: str | None, *, owner: Owner, accepted: bool, chars: int) -> Json:
         """Store which role (None: no role at all) the turn's message is for. Raises NotFound."""
         parameters = {
             "run": run_id,
             "role": role,
-            "tenant": tenant,
+            "tenant": owner.tenant,
             "status": int(accepted),
             "chars": chars,
         }
-        rows = await self._rows(Owner(tenant), GIVE, parameters)
+        rows = await self._rows(owner, GIVE, parameters)
         if not rows:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return rows[0]

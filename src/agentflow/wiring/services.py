@@ -42,8 +42,8 @@ from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 from agentflow.shelves.disk import DiskCache
 from agentflow.telemetry import Metrics
-from agentflow.turn import Json
 from agentflow.telemetry.traces import Spans, open_spans
+from agentflow.turn import Json
 from agentflow.wiring import choices, engines, residency
 from agentflow.wiring.homes import vector_homes
 from agentflow.wiring.memories import Memories
