@@ -6,6 +6,7 @@ are read again by id when a run is resumed.
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
 
 from agentflow.prompt import ChatMessage
@@ -80,8 +81,12 @@ def merged(left: Json | None, right: Json | None) -> Json:
 
 
 class Asked(TypedDict):
-    """What a caller sends. A door that has accepted the turn already passes its `lease`."""
+    """What a caller sends: `text`, or `messages` whose last one of a user is answered.
 
+    A door that has accepted the turn already passes its `lease`.
+    """
+
+    messages: NotRequired[Annotated[list[AnyMessage], UntrackedValue]]
     text: NotRequired[Annotated[str, UntrackedValue]]
     wanted_role: NotRequired[Annotated[str | None, UntrackedValue]]
     lease: NotRequired[Annotated[Json, UntrackedValue]]

@@ -1,5 +1,6 @@
 """Accept: the turn is in the ledger before anything else happens."""
 
+from langchain_core.messages import convert_to_messages
 from langchain_core.runnables import RunnableConfig
 
 from agentflow.errors import BadInput, Conflict
@@ -26,7 +27,7 @@ async def accept(turn: Turn, config: RunnableConfig, *, ledger: Ledger, messages
 
 
 async def _accepted_here(turn: Turn, config: RunnableConfig, ledger: Ledger) -> Lease:
-    text = turn.get("text", "")
+    text = turn.get("text") or _asked(turn)
     if not text.strip():
         raise BadInput("text is empty; say something.", field="text", value=text)
     outside = config.get("configurable", {})
@@ -41,3 +42,9 @@ async def _accepted_here(turn: Turn, config: RunnableConfig, ledger: Ledger) -> 
     if lease is None:
         raise Conflict("An earlier turn of this thread is still open; wait for it.", retry_after=1)
     return lease
+
+
+def _asked(turn: Turn) -> str:
+    """The words of the last message of a user."""
+    messages = convert_to_messages(turn.get("messages") or [])
+    return next((one.text for one in reversed(messages) if one.type == "human"), "")

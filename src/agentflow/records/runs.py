@@ -81,15 +81,31 @@ FINISH = """
 with f as (
   update run set status = %(status)s, ended_at = now(), lease_until = null, error = %(error)s
   where id = %(run)s and attempt = %(attempt)s and status = 1
-  returning id, thread_id, seq, watched),
+  returning id, tenant, thread_id, seq, watched),
 t as (
   update thread set status = %(thread_status)s, state = coalesce(%(state)s::jsonb, state),
                     interrupts = %(interrupts)s, error = %(error)s, state_at = now(), updated_at = now()
   from f where thread.id = f.thread_id
-  returning thread.last_seq > f.seq as more, thread.watched_until > now() as watched)
+  returning thread.last_seq, thread.last_seq > f.seq as more, thread.watched_until > now() as watched)
 select f.id, case when f.watched or t.watched then pg_notify('agentflow', 'run ' || f.id) end,
        case when t.more then pg_notify('agentflow', 'thread ' || f.thread_id) end
 from f, t
+"""
+# The same, with the first part of an answer; its place in the thread is the next.
+FINISH_PARTIAL = FINISH.replace(
+    "set status = %(thread_status)s", "set last_seq = last_seq + 1, status = %(thread_status)s"
+)
+FINISH_PARTIAL = FINISH_PARTIAL.replace(
+    "select f.id, case",
+    """, n as (
+  insert into message (thread_id, seq, id, tenant, run_id, role, status, content)
+  select f.thread_id, t.last_seq, %(message)s, f.tenant, f.id, 3, 2, %(text)s from f, t)
+select f.id, case""",
+    1,
+)
+NOTE = """
+update thread set state = %(state)s::jsonb, state_at = now() from run
+where run.id = %(run)s and run.attempt = %(attempt)s and run.status = 2 and thread.id = run.thread_id
 """
 # A run that leaves nothing behind: of a thread of its own, or one that is taken back.
 FORGET_THREAD = """
@@ -212,9 +228,17 @@ class Runs:
                 accepted = await self._written(connection, new, parameters)
         return AcceptedRun(accepted.run, accepted.lease, stopped, how)
 
-    async def finish(self, lease: Lease, ending: Ending) -> None:
-        """End the run. Raises LeaseLost when a newer attempt owns it: then nothing was written."""
-        await self._fenced(FINISH, lease, self._ending(ending))
+    async def finish(self, lease: Lease, ending: Ending, *, partial: str = "") -> None:
+        """End the run, with what it has said so far. Raises LeaseLost when a newer attempt owns it: nothing written."""
+        message = uuid5(UUID(lease.run_id), "assistant")
+        statement = FINISH_PARTIAL if partial else FINISH
+        said = {"message": message, "text": partial} if partial else {}
+        await self._fenced(statement, lease, {**self._ending(ending), **said})
+
+    async def note_state(self, lease: Lease, state: str) -> None:
+        """The thread's values after a turn, whose end the ledger has written."""
+        async with self.connections.use(lease.owner) as connection:
+            await connection.execute(NOTE, {"run": lease.run_id, "attempt": lease.attempt, "state": state})
 
     async def forget_thread(self, lease: Lease) -> None:
         """End the run by removing its thread. Raises LeaseLost."""

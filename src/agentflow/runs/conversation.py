@@ -3,24 +3,25 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID, uuid5
 
 from agentflow.errors import BadInput
 from agentflow.protocols import Owner
 from agentflow.turn import Json
 
 HIDDEN = (
-    "lease",
-    "tenant",
-    "attempt",
-    "user",
-    "context",
-    "text",
-    "answer",
-    "messages",
-    "memories",
-    "wanted_role",
-)
+    "lease", "tenant", "attempt", "user", "context", "text", "answer", "messages", "memories", "wanted_role", "given",
+)  # fmt: skip
 """Keys of a turn that are no state of the conversation."""
+ANSWER: Json = {
+    "additional_kwargs": {},
+    "response_metadata": {},
+    "type": "ai",
+    "name": None,
+    "tool_calls": [],
+    "invalid_tool_calls": [],
+    "usage_metadata": None,
+}
 Said = Callable[..., Awaitable[dict[str, list[Json]]]]
 
 
@@ -41,6 +42,10 @@ class Conversation:
                 told = (await self.said(owner, [thread_id], run_id=run))[thread_id]
             state["values"] = {**shown(values), "messages": told}
 
+    async def begun(self, owner: Owner, thread_id: str, run_id: str) -> list[Json]:
+        """The messages up to a turn's own question."""
+        return (await self.said(owner, [thread_id], run_id=run_id))[thread_id]
+
     async def fill_threads(self, owner: Owner, threads: Sequence[Json]) -> None:
         """Give every thread's values its messages."""
         found = await self.said(owner, [one["thread_id"] for one in threads])
@@ -52,6 +57,19 @@ class Conversation:
 def shown(values: Json) -> Json:
     """A turn's values without what only the graph needs."""
     return {key: value for key, value in values.items() if key not in HIDDEN}
+
+
+def answer_id(run_id: str) -> str:
+    """The id of a turn's answer, the same while it is streamed and once it is stored."""
+    return str(uuid5(UUID(run_id), "assistant"))
+
+
+def answered(values: Json, said: Sequence[Json], run_id: str) -> Json:
+    """A turn's values with the conversation so far, and the answer once there is one."""
+    messages = list(said)
+    if values.get("answer"):
+        messages.append({**ANSWER, "content": values["answer"], "id": answer_id(run_id)})
+    return {**shown(values), "messages": messages}
 
 
 def said_last(given: Any) -> tuple[str, Json, str | None]:

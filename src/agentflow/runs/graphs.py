@@ -1,8 +1,8 @@
 """A run of any served graph: what was asked for in, events out, and how it ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -13,13 +13,14 @@ from langgraph.types import Command, Send
 from agentflow.errors import AgentflowError, GraphFailed
 from agentflow.protocols import Lease, Owner
 from agentflow.records.runs import Ending, Runs
-from agentflow.runs.conversation import Conversation
+from agentflow.runs.conversation import Conversation, answer_id, answered, shown
 from agentflow.runs.encoding import interrupt_shown, storable
 from agentflow.runs.events import Stream
-from agentflow.runs.modes import Translation, asked
-from agentflow.runs.registry import Registry
+from agentflow.runs.modes import Translation, asked, asked_of_ours
+from agentflow.runs.registry import OWN, Registry
 from agentflow.turn import Json
 
+Tell = Callable[[Sequence[str], str, Any], None]
 RECURSION = 25
 RECURSION_CAP = 100
 RESERVED = (
@@ -43,6 +44,8 @@ class Outcome:
 
     values: Any = None
     written: bool = False
+    told: str = ""
+    """What our own graph has said so far."""
     interrupted: bool = False
     interrupts: tuple[Any, ...] = ()
 
@@ -82,19 +85,19 @@ class GraphRuns:
         async with self.registry.opened(lease.graph, config) as served:
             graph = self._bound(served, lease)
             given = await self._given(graph, lease, config)
-            translation = Translation(frozenset(work.get("stream_mode", ())))
+            tell = await self._teller(lease, stream, outcome)
             try:
-                async for names, mode, chunk in _chunks(graph, given, config, work):
-                    if not names:
-                        outcome.take(mode, chunk)
-                    for name, data in translation.events(names, mode, chunk):
-                        stream.add(name, data)
+                async for names, mode, chunk in _chunks(graph, given, config, work, ours=lease.graph == OWN):
+                    tell(names, mode, chunk)
             except (AgentflowError, asyncio.CancelledError):
                 raise
             except Exception as error:
                 raise GraphFailed(str(error), kind=type(error).__name__) from error
             interrupts = await _pending(graph, config) if outcome.interrupted else {}
         await before_end()
+        if lease.graph == OWN:
+            await self.runs.note_state(lease, storable(shown(outcome.values or {})))
+            return
         if _leaves_nothing(work):
             await self.runs.forget_thread(lease)
             return
@@ -102,10 +105,35 @@ class GraphRuns:
         state = None if outcome.values is None else storable(_without_interrupt(outcome.values))
         await self.runs.finish(lease, Ending("success", status, state, interrupts))
 
-    async def stopped(self, lease: Lease, how: str) -> None:
+    async def _teller(self, lease: Lease, stream: Stream, outcome: Outcome) -> Tell:
+        """What is done with every chunk: the outcome remembers it, the stream tells it."""
+        translation = Translation(frozenset((lease.work or {}).get("stream_mode", ())))
+        said: Sequence[Json] = ()
+        if lease.graph == OWN:
+            said = await self.conversation.begun(lease.owner, lease.thread_id, lease.run_id)
+        metadata = {**configured(lease)["metadata"], "langgraph_node": "generate"}
+
+        def tell(names: Sequence[str], mode: str, chunk: Any) -> None:
+            if mode == "values" and lease.graph == OWN:
+                chunk = answered(chunk, said, lease.run_id)
+            if not names:
+                outcome.take(mode, chunk)
+            for name, data in translation.events(names, mode, chunk):
+                stream.add(name, data)
+            if mode == "custom" and lease.graph == OWN and chunk.get("event") == "token":
+                outcome.told += chunk["text"]
+                for name, data in translation.token(chunk["text"], answer_id(lease.run_id), metadata):
+                    stream.add(name, data)
+
+        return tell
+
+    async def stopped(self, lease: Lease, how: str, told: str) -> None:
         """End a run that was asked to stop: its steps are kept, or it is taken back. Raises LeaseLost."""
         if _leaves_nothing(lease.work or {}):
             await self.runs.forget_thread(lease)
+            return
+        if lease.graph == OWN and how != "rollback":
+            await self.runs.finish(lease, Ending("interrupted"), partial=told)
             return
         if how == "rollback":
             await self.drop(lease.owner, lease.thread_id, lease.run_id)
@@ -135,6 +163,13 @@ class GraphRuns:
             if (snapshot.metadata or {}).get("run_id") == lease.run_id:
                 config["configurable"].pop("checkpoint_id", None)
                 return None
+        if lease.graph == OWN:
+            return {
+                "text": lease.text,
+                "wanted_role": lease.wanted_role,
+                "lease": asdict(replace(lease, work=None)),
+                "given": lease.given,
+            }
         return command_of(work["command"]) if work.get("command") else work.get("input")
 
 
@@ -175,16 +210,19 @@ def command_of(given: Mapping[str, Any]) -> Command[Any]:
 
 
 async def _chunks(
-    graph: Any, given: Any, config: Json, work: Json
+    graph: Any, given: Any, config: Json, work: Json, *, ours: bool
 ) -> AsyncIterator[tuple[tuple[str, ...], str, Any]]:
     """(namespace, mode, chunk) for as long as the graph runs."""
     modes = work.get("stream_mode", ())
-    options: Json = {"stream_mode": asked(modes), "durability": work.get("durability") or "sync"}
+    options: Json = {
+        "stream_mode": asked_of_ours(modes) if ours else asked(modes),
+        "durability": work.get("durability") or "sync",
+    }
     for name in ("interrupt_before", "interrupt_after", "context"):
         if work.get(name):
             options[name] = work[name]
     nested = bool(work.get("stream_subgraphs"))
-    if "events" in modes:
+    if "events" in modes and not ours:
         async for found in _with_events(graph, given, config, {**options, "subgraphs": True}):
             yield found
     elif nested:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import BaseMessage, BaseMessageChunk
+from langchain_core.messages import AIMessageChunk, BaseMessage, BaseMessageChunk
 
 from agentflow.turn import Json
 
@@ -19,6 +19,12 @@ def asked(modes: Sequence[str]) -> list[Any]:
     """The modes to ask LangGraph for."""
     translated = ["messages" if one == "messages-tuple" else one for one in modes if one != "events"]
     return list(dict.fromkeys([*translated, *ALWAYS]))
+
+
+def asked_of_ours(modes: Sequence[str]) -> list[Any]:
+    """The same of our own graph: its tokens are among its custom events."""
+    kept = [one for one in modes if one not in ("messages", "messages-tuple", "events")]
+    return list(dict.fromkeys([*kept, "custom", *ALWAYS]))
 
 
 @dataclass
@@ -36,6 +42,10 @@ class Translation:
                 yield name + suffix, data
         elif mode in self.modes:
             yield mode + suffix, chunk
+
+    def token(self, text: str, message_id: str, metadata: Json) -> Iterator[tuple[str, Any]]:
+        """Events of a piece of an answer that no chat model of LangChain made."""
+        yield from self._messages(AIMessageChunk(content=text, id=message_id), metadata)
 
     def _messages(self, message: BaseMessage, metadata: Json) -> Iterator[tuple[str, Any]]:
         if "messages-tuple" in self.modes:

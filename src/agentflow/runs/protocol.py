@@ -82,7 +82,7 @@ class ProtocolRuns:
 
     async def stopped(self, feed: Feed, lease: Lease, how: str) -> None:
         """Write the end of a run that was asked to stop. Raises LeaseLost."""
-        await self.graphs.stopped(lease, how)
+        await self.graphs.stopped(lease, how, feed.outcome.told)
         feed.outcome.written = True
 
     async def failed(self, lease: Lease, error: Json) -> None:

@@ -1,9 +1,12 @@
 """Assistants: graphs with settings, in versions; and what a graph looks like."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_type_hints
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, TypeAdapter
+from pydantic.errors import PydanticUserError
 from starlette.responses import Response
 
 from agentflow.api.protocol.wire import (
@@ -247,29 +250,32 @@ async def _within(request: Request, assistant_id: str, namespace: str | None, *,
 
 
 def _schemas(served: Any) -> Json:
-    """JSON Schemas; null for what a graph's own types have none for."""
-    wanted = {
-        "input_schema": served.get_input_jsonschema,
-        "output_schema": served.get_output_jsonschema,
-        "state_schema": lambda: _state_schema(served),
-        "config_schema": lambda: served.config_schema().model_json_schema(),
-        "context_schema": served.get_context_jsonschema,
+    """JSON Schemas. Where a graph's types have none that pydantic knows, the names of its keys."""
+    builder = getattr(served, "builder", None)
+    return {
+        "input_schema": _schema(served.get_input_jsonschema, getattr(builder, "input_schema", None)),
+        "output_schema": _schema(served.get_output_jsonschema, getattr(builder, "output_schema", None)),
+        "state_schema": _schema(partial(_state_schema, served), getattr(builder, "state_schema", None)),
+        "config_schema": _schema(lambda: served.config_schema().model_json_schema(), None),
+        "context_schema": _schema(served.get_context_jsonschema, None),
     }
-    return {name: _or_none(make) for name, make in wanted.items()}
 
 
 def _state_schema(served: Any) -> Json:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - only here
-
     schema = getattr(getattr(served, "builder", None), "state_schema", None)
     return served.get_output_jsonschema() if schema is None else TypeAdapter(schema).json_schema()
 
 
-def _or_none(make: Any) -> Json | None:
-    from pydantic.errors import PydanticUserError  # noqa: PLC0415
-
+def _schema(make: Callable[[], Json | None], kind: Any) -> Json | None:
     try:
-        found: Json | None = make()
+        return make()
     except (PydanticUserError, TypeError, AttributeError, NameError):
-        return None
-    return found
+        pass
+    if kind is None:
+        return {}
+    messages: Json = {"type": "array", "items": {"type": "object"}}
+    return {
+        "title": kind.__name__,
+        "type": "object",
+        "properties": {name: messages if name == "messages" else {} for name in get_type_hints(kind)},
+    }
