@@ -188,7 +188,7 @@ async def test_a_forgotten_memory_leaves_no_text_in_any_table(desk: Desk) -> Non
     shown = [{"id": one["id"], "content": one["content"]} for one in mine]
     await desk.says("What is my number?", result={"memories": shown})
     await desk.rights.change(ANN, mine[0]["id"], Change(content=f"Her number is {SECRET}"))
-    await Feedback(desk.connections).give(run, "coder", tenant=0, accepted=True, chars=999)
+    await Feedback(desk.connections).give(run, "coder", owner=ANN.seen, accepted=True, chars=999)
     await desk.outbox.drain()
     assert set(await desk.holding(SECRET)) >= {
         "agentflow.memory_default", "agentflow.message", "agentflow.run", "agentflow.feedback", "agentflow.word",
