@@ -111,7 +111,7 @@ def far(role: str, **residence: object) -> Adapter:
 @pytest.fixture
 async def house(monkeypatch) -> Callable[..., House]:
     """A function that builds one; files of fetched adapters are said to be there."""
-    monkeypatch.setattr("agentflow.residency.keeper.stamp_of", lambda _: ((1, 1),))
+    monkeypatch.setattr("agentflow.residency.wishes.stamp_of", lambda _: ((1, 1),))
     built: list[House] = []
 
     def build(*adapters: Adapter, slots: int = 2, ram: int = 1000, disk: int = 1000, **engine) -> House:
@@ -406,14 +406,14 @@ async def test_a_fetched_folder_deleted_by_hand_is_fetched_again(house, monkeypa
     h = house(far("legal", rest="disk"))
     await h.use("legal")
     await h.keeper.unload("legal")
-    monkeypatch.setattr("agentflow.residency.keeper.stamp_of", lambda _: ())
+    monkeypatch.setattr("agentflow.residency.wishes.stamp_of", lambda _: ())
     h.keeper.warm("legal")
     await asyncio.sleep(0)
     assert h.disk.calls == ["fetch hf://legal", "fetch hf://legal"]
 
 
 async def test_two_hundred_turns_for_twenty_adapters_on_four_slots_leak_nothing(house, monkeypatch) -> None:
-    monkeypatch.setattr("agentflow.residency.keeper.GIVES_WAY", 0.05)
+    monkeypatch.setattr("agentflow.residency.wishes.GIVES_WAY", 0.05)
     h = house(*(fake_adapter(f"r{number}") for number in range(20)), slots=4, ram=10_000)
     h.keeper.clock = time.monotonic
 

@@ -27,7 +27,7 @@ async def select(
     asked = SelectInput.of(
         context, turn["intent"], roles=roles, settings=router, wanted_role=turn.get("wanted_role")
     )
-    waits = {one.name: keeper.eta(one.name) for one in roles}
+    waits = {} if router.on_cold.do == "wait" else {one.name: keeper.eta(one.name) for one in roles}
     selection = decide(replace(asked, waits=waits))
     if selection.role is None:
         return _selected(selection, None, None, {"tier": "base"})

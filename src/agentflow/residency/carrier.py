@@ -78,7 +78,7 @@ class Carrier:
         match tier:
             case "vram":
                 async with self.turn:
-                    if "ram" in place.tiers and self._rests_in_engine:
+                    if "ram" in place.tiers and self.rests_in_engine:
                         await self.engine.load(name, files.folder, tier="ram")
                     else:
                         await self.engine.unload(name)
@@ -100,7 +100,8 @@ class Carrier:
             self.copies.forget([name])
 
     @property
-    def _rests_in_engine(self) -> bool:
+    def rests_in_engine(self) -> bool:
+        """Whether the engine itself keeps in RAM what rests there."""
         return self.copies is None and self.engine.capabilities.host_tier
 
     async def _fetch(self, place: Place) -> None:
@@ -115,14 +116,14 @@ class Carrier:
         name, files = _ready(place)
         if self.copies is not None:
             await asyncio.to_thread(self.copies.put, name, files.folder)
-        elif self._rests_in_engine:
+        elif self.rests_in_engine:
             async with self.turn:
                 await self.engine.load(name, files.folder, tier="ram")
 
     async def _out_of_ram(self, place: Place, name: str, folder: Path) -> None:
         if self.copies is not None:
             await asyncio.to_thread(self.copies.drop, name, folder)
-        elif self._rests_in_engine and not place.speaks:
+        elif self.rests_in_engine and not place.speaks:
             async with self.turn:
                 await self.engine.unload(name)
 

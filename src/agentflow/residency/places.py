@@ -109,6 +109,16 @@ class Place:
                 return tier
         return "remote"
 
+    def weigh(self) -> None:
+        """Its size, once its files are known."""
+        if self.adapter.files is not None:
+            self.octets = self.adapter.files.bytes
+
+    def is_gone(self, now: float, after: float) -> bool:
+        """Whether its role left the file so many seconds ago, and it is nowhere but on the disk."""
+        busy = self.holds or self.moving or self.leaving or self.tiers - {"disk"}
+        return self.retired is not None and now - self.retired > after and not busy
+
     def tell(self) -> None:
         """Something has changed: wake whoever waits."""
         self.changes += 1
