@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 STUDIO := .venv-studio
 PEERS := .venv-peers
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio serve migrate schema lock bench bench-memory bench-residency bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -57,6 +57,12 @@ bench-memory: $(VENV)/.ready-dev
 	@test -d $(PEERS) || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/pip install --quiet -r requirements/peers.txt; } \
 	  || echo "peers are left out: their packages cannot be installed"
 	$(BIN)/python benchmarks/memory.py --peers $(PEERS)/bin/python
+
+bench-many: $(VENV)/.ready-dev $(VLLM)/.ready
+	$(BIN)/python benchmarks/many_adapters.py --python $(VLLM)/bin/python
+
+bench-gpu: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/gpu.py
 
 bench-routing: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/routing.py

@@ -171,6 +171,20 @@ async def test_an_adapter_rests_in_ram_where_the_engine_can_keep_it_there(stand)
     assert await stand.engine.loaded() == [Loaded(name, "ram", exact=True)]
 
 
+async def test_an_adapter_that_was_in_ram_speaks_as_before(stand):
+    name, folder = next(iter(stand.adapters.items()))
+    await stand.engine.load(name, folder)
+    before = await say(stand.engine, name)
+    if stand.engine.capabilities.host_tier:
+        stream = stand.engine.generate(prompt(), adapter=name)
+        begun = await anext(stream)
+        moving = asyncio.create_task(stand.engine.load(name, folder, tier="ram"))
+        assert begun.text + "".join([piece.text async for piece in stream]) == before
+        await moving
+        await stand.engine.load(name, folder)
+    assert await say(stand.engine, name) == before
+
+
 async def test_an_answer_under_way_survives_the_unloading_of_its_adapter(stand):
     first, *_ = await stand.load_all()
     whole = await say(stand.engine, first)

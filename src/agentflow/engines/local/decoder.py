@@ -25,18 +25,20 @@ from agentflow.errors import (
     PromptRefused,
     StartError,
 )
+from agentflow.protocols import EngineTier
 
 if TYPE_CHECKING:
     from agentflow.engines.local.cache import Rows
-    from agentflow.engines.local.model import Model
+    from agentflow.engines.local.model import Model, Weights
 
 
 @dataclass(frozen=True)
 class Load:
-    """Order: read an adapter."""
+    """Order: bring an adapter to a tier, from its folder or from the other tier."""
 
     name: str
     folder: Path
+    tier: EngineTier
     done: "Future[None]"
 
 
@@ -64,6 +66,23 @@ class Voice:
     name: str
 
 
+@dataclass(frozen=True)
+class Resting:
+    """An adapter whose weights wait in RAM."""
+
+    folder: Path
+    weights: "Weights"
+
+
+@dataclass(frozen=True)
+class _Leaver:
+    """A voice that has left and is still heard; `work` is done after its last answer."""
+
+    voice: str
+    done: "Future[None]"
+    work: Callable[[], None]
+
+
 class Decoder(threading.Thread):
     """`opened` is done when the model is there, or has the error that kept it away."""
 
@@ -71,6 +90,7 @@ class Decoder(threading.Thread):
         super().__init__(name="agentflow-decoder", daemon=True)
         self.opened: Future[None] = Future()
         self.voices: dict[str, Voice] = {}
+        self.resting: dict[str, Resting] = {}
         self._open_model = open_model
         self._batch = batch
         self._inbox: SimpleQueue[Order] = SimpleQueue()
@@ -79,7 +99,7 @@ class Decoder(threading.Thread):
         self._waiting: deque[Answer] = deque()
         self._active: list[Answer] = []
         self._rows: Rows | None = None
-        self._leaving: list[tuple[str, Future[None]]] = []
+        self._leaving: list[_Leaver] = []
 
     @property
     def running(self) -> int:
@@ -129,11 +149,12 @@ class Decoder(threading.Thread):
         if isinstance(order, Answer):
             self._queue(order)
         elif isinstance(order, Load):
-            _fulfil(order.done, partial(self._load, order.name, order.folder))
+            self._move(order)
         elif isinstance(order, Unload):
+            self.resting.pop(order.name, None)
             voice = self.voices.pop(order.name, None)
             if voice:
-                self._leaving.append((voice.name, order.done))
+                self._leaving.append(_Leaver(voice.name, order.done, partial(self._model.unload, voice.name)))
             else:
                 order.done.set_result(None)
 
@@ -145,11 +166,42 @@ class Decoder(threading.Thread):
         else:
             answer.fail(_not_loaded(str(answer.adapter)))
 
+    def _move(self, order: Load) -> None:
+        """Down to RAM after the adapter's last answer, up to the model at once."""
+        voice = self.voices.get(order.name)
+        if order.tier == "ram" and voice is not None and voice.folder == order.folder:
+            del self.voices[order.name]
+            self._leaving.append(_Leaver(voice.name, order.done, partial(self._lower, order.name, voice)))
+        elif order.tier == "ram":
+            _fulfil(order.done, partial(self._rest, order.name, order.folder))
+        else:
+            _fulfil(order.done, partial(self._load, order.name, order.folder))
+
     def _load(self, name: str, folder: Path) -> None:
-        known = self.voices.get(name)
-        if known is None:
-            self.voices[name] = Voice(folder, self._model.load(folder))
-        elif known.folder != folder:
+        self._check_folder(name, folder)
+        if name in self.voices:
+            return
+        resting = self.resting.get(name)
+        voice = self._model.attach(resting.weights) if resting else self._model.load(folder)
+        self.voices[name] = Voice(folder, voice)
+        self.resting.pop(name, None)
+
+    def _rest(self, name: str, folder: Path) -> None:
+        self._check_folder(name, folder)
+        if name not in self.resting:
+            self.resting[name] = Resting(folder, self._model.read(folder))
+
+    def _lower(self, name: str, voice: Voice) -> None:
+        """Unless it was loaded again meanwhile."""
+        try:
+            if name not in self.voices:
+                self.resting[name] = Resting(voice.folder, self._model.weights(voice.name))
+        finally:
+            self._model.unload(voice.name)
+
+    def _check_folder(self, name: str, folder: Path) -> None:
+        known = self.voices.get(name) or self.resting.get(name)
+        if known is not None and known.folder != folder:
             raise AdapterError(
                 f"adapter: '{name}' was loaded from {known.folder} and cannot come from {folder} too. "
                 "Give the new files a new name.",
@@ -236,20 +288,20 @@ class Decoder(threading.Thread):
             answer.hear(tokens[index], self._model.ends)
 
     def _free(self) -> None:
-        """Adapters that were unloaded go when nobody speaks with them any more."""
+        """Adapters that left go when nobody speaks with them any more."""
         busy = {answer.voice for answer in (*self._active, *self._waiting)}
-        ready = [entry for entry in self._leaving if entry[0] not in busy]
-        self._leaving = [entry for entry in self._leaving if entry[0] in busy]
-        for voice, done in ready:
-            _fulfil(done, partial(self._model.unload, voice))
+        ready = [leaver for leaver in self._leaving if leaver.voice not in busy]
+        self._leaving = [leaver for leaver in self._leaving if leaver.voice in busy]
+        for leaver in ready:
+            _fulfil(leaver.done, leaver.work)
 
     def _end(self, reason: AgentflowError) -> None:
         with self._door:
             self.ended = reason
         for answer in (*self._active, *self._waiting):
             answer.fail(reason)
-        for _, done in self._leaving:
-            done.set_result(None)
+        for leaver in self._leaving:
+            leaver.done.set_result(None)
         while not self._inbox.empty():
             order = self._inbox.get()
             if isinstance(order, Answer):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from agentflow.engines.local.answer import Answer
 from agentflow.engines.local.decoder import Close, Decoder, Load, Unload
-from agentflow.errors import AdapterError, AgentflowError, EngineDown
+from agentflow.errors import AdapterError, AgentflowError, EngineDown, GenerationFailed
 from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
+from agentflow.speech.chat import ONE_TOKEN
 
 if TYPE_CHECKING:
     from agentflow.engines.local.model import Model
@@ -37,7 +38,7 @@ class LocalEngine:
 
     name = "local"
     capabilities = Capabilities(
-        runtime_load=True, unload_frees=True, pin=True, exact_list=True, mixed_batch=True
+        runtime_load=True, unload_frees=True, pin=True, exact_list=True, mixed_batch=True, host_tier=True
     )
     restarts = 0
 
@@ -86,12 +87,17 @@ class LocalEngine:
             answer.cancelled = True
 
     async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None:
-        if tier != "vram":
-            raise AdapterError(f"adapter: the local engine does not rest '{name}' in RAM.", field="adapter")
+        """To "ram" are tensors on the CPU, to "vram" layers of the model on its device."""
         decoder = await self._ready()
+        if tier == "vram" and name in decoder.voices and decoder.voices[name].folder == folder:
+            return
         done: Future[None] = Future()
-        decoder.post(Load(name, folder, done))
+        decoder.post(Load(name, folder, tier, done))
         await asyncio.shield(asyncio.wrap_future(done))
+        if tier == "vram":
+            await self._heard(name)
+        else:
+            self._pinned.discard(name)
 
     async def unload(self, name: str) -> None:
         """Free the adapter once its answers are given; new ones are refused at once."""
@@ -115,8 +121,10 @@ class LocalEngine:
         self._pinned.discard(name)
 
     async def loaded(self) -> Sequence[Loaded]:
-        names = list(self._decoder.voices) if self._decoder else []
-        return [Loaded(name, "vram", exact=True, pinned=name in self._pinned) for name in names]
+        if self._decoder is None:
+            return []
+        awake = [Loaded(name, "vram", True, name in self._pinned) for name in list(self._decoder.voices)]
+        return [*awake, *(Loaded(name, "ram", exact=True) for name in list(self._decoder.resting))]
 
     async def health(self) -> Health:
         """A model that has not been needed yet is healthy."""
@@ -138,6 +146,16 @@ class LocalEngine:
         if not decoder.ended:
             decoder.post(Close())
         await asyncio.to_thread(decoder.join)
+
+    async def _heard(self, name: str) -> None:
+        try:
+            async for _ in self.generate(ONE_TOKEN, adapter=name):
+                pass
+        except GenerationFailed as error:
+            await self.unload(name)
+            raise AdapterError(
+                f"adapter: '{name}' was read but does not answer: {error}", field="adapter", value=name
+            ) from error
 
     async def _ready(self) -> Decoder:
         """The running decoder; one that could not open its model is tried again."""

@@ -1,17 +1,18 @@
 """The base model, its tokenizer and its adapters: everything that touches torch. Used by one thread."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from agentflow.adapters import BaseShape, check
+from agentflow.adapters import WEIGHTS, BaseShape, check
 from agentflow.engines.local.cache import Rows, joined, kept, padded
 from agentflow.errors import AdapterError, ConfigError, PromptRefused, StartError
 from agentflow.prompt import ChatMessage
@@ -26,6 +27,14 @@ class Choice:
     dtype: str
     threads: int
     thinking: bool | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An adapter in RAM: its configuration, and its tensors on the CPU."""
+
+    config: Any
+    tensors: dict[str, Any]
 
 
 class Model:
@@ -63,19 +72,27 @@ class Model:
     # --- adapters
 
     def load(self, folder: Path) -> str:
-        """Read an adapter; returns the voice it answers to. Raises AdapterError and is then as before."""
+        """Read an adapter to the device; returns the voice it answers to. Raises AdapterError, then as before."""
         check(folder, base=self._shape, max_rank=1 << 16)
-        self._last_voice += 1
-        voice = f"voice{self._last_voice}"
+        return self._attached(str(folder), lambda voice: self._read(voice, folder))
+
+    def read(self, folder: Path) -> Weights:
+        """Read an adapter to RAM. Raises AdapterError."""
+        check(folder, base=self._shape, max_rank=1 << 16)
         try:
-            self._read(voice, folder)
+            return Weights(PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS, device="cpu"))
         except Exception as error:
-            self._discard(voice)
-            raise AdapterError(
-                f"adapter: {folder} does not fit the base model: {error}", field="adapter"
-            ) from error
-        self._adapted.eval()
-        return voice
+            raise AdapterError(f"adapter: {folder} cannot be read: {error}", field="adapter") from error
+
+    def attach(self, weights: Weights) -> str:
+        """Move an adapter from RAM to the device; returns its voice. Raises AdapterError and is then as before."""
+        return self._attached("an adapter in RAM", lambda voice: self._raise(voice, weights))
+
+    def weights(self, voice: str) -> Weights:
+        """A copy of the voice in RAM."""
+        state = get_peft_model_state_dict(self._adapted, adapter_name=voice, save_embedding_layers=False)
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        return Weights(self._adapted.peft_config[voice], tensors)
 
     def unload(self, voice: str) -> None:
         """Free the voice's weights."""
@@ -87,6 +104,35 @@ class Model:
             self._base, self._adapted = self._adapted.unload(), None
         if self._device == "cuda":
             torch.cuda.empty_cache()
+
+    def _attached(self, what: str, bring: Callable[[str], None]) -> str:
+        self._last_voice += 1
+        voice = f"voice{self._last_voice}"
+        try:
+            bring(voice)
+        except Exception as error:
+            self._discard(voice)
+            raise AdapterError(
+                f"adapter: {what} does not fit the base model: {error}", field="adapter"
+            ) from error
+        self._adapted.eval()
+        return voice
+
+    def _raise(self, voice: str, weights: Weights) -> None:
+        if self._adapted is None:
+            self._adapted = PeftModel(
+                self._base,
+                weights.config,
+                adapter_name=voice,
+                autocast_adapter_dtype=False,
+                low_cpu_mem_usage=True,
+            )
+        else:
+            self._adapted.add_adapter(
+                voice, weights.config, low_cpu_mem_usage=True, autocast_adapter_dtype=False
+            )
+        state = {name: tensor.to(self._device) for name, tensor in weights.tensors.items()}
+        set_peft_model_state_dict(self._adapted, state, adapter_name=voice, low_cpu_mem_usage=True)
 
     def _read(self, voice: str, folder: Path) -> None:
         if self._adapted is None:
