@@ -321,7 +321,7 @@ class Request:
     """A message to be accepted.
 
     `given` is what a stateless client sent beside it; `stands_for` is the digest of the whole request where thread
-    and text were derived from it.
+    and text were derived from it. `webhook` is called with the end of the turn.
     """
 
     text: str
@@ -333,6 +333,7 @@ class Request:
     run_id: str | None = None
     given: Given | None = None
     stands_for: bytes | None = None
+    webhook: str | None = None
 
     @property
     def owner(self) -> Owner:
@@ -340,10 +341,11 @@ class Request:
 
     @property
     def fingerprint(self) -> bytes:
-        """What an idempotency key stands for: `stands_for`, or sha256 over text, role and thread."""
+        """What an idempotency key stands for: `stands_for`, or sha256 over text, role, thread and webhook."""
         if self.stands_for is not None:
             return self.stands_for
-        parts = (self.text, self.wanted_role or "", self.thread_id or "")
+        parts = [self.text, self.wanted_role or "", self.thread_id or ""]
+        parts += [self.webhook] if self.webhook else []
         return sha256("\x1f".join(parts).encode()).digest()
 
 

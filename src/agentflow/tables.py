@@ -4,6 +4,7 @@ Codes: message.role 1 system 2 user 3 assistant 4 tool. message.status 1 complet
 run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job
 4 step (ended in tool calls, seen by no later turn) 5 turn made elsewhere or copied from another branch.
 run.given: what a stateless client sent beside the message, until the run ends; run.exchange: finds it again.
+run.webhook: posted to when the run ends; the trigger run_callback then writes an outbox row of kind "callback".
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
 collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector is owed, "index" its words are.
@@ -139,6 +140,7 @@ run = Table(
     Column("lease_until", DateTime(timezone=True)),
     Column("given", JSONB(none_as_null=True)),
     Column("exchange", LargeBinary),
+    Column("webhook", Text),
     Column("result", JSONB(none_as_null=True)),
     Column("error", JSONB(none_as_null=True)),
     _at("started_at"),

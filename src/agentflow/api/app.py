@@ -19,6 +19,7 @@ from agentflow.api import (
     protocol,
     residency,
     routing,
+    turns,
     watch,
 )
 from agentflow.api.keys import gate, must_show
@@ -49,6 +50,7 @@ def create(services: Services) -> ASGIApp:
     app.include_router(collections.router)
     app.include_router(documents.router)
     app.include_router(memory.router)
+    app.include_router(turns.router)
     app.include_router(openai.router)
     app.include_router(health.router)
     app.include_router(watch.router)

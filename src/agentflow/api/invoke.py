@@ -1,7 +1,9 @@
 """POST /invoke: a message in, an answer out; with `stream: true` the steps and tokens as they happen."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,8 +12,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentflow import protocols
+from agentflow.api import answers, sse
 from agentflow.api.keys import Caller, caller
 from agentflow.api.problems import problem
+from agentflow.api.turns import LONGEST
 from agentflow.errors import AgentflowError, BadInput, TooLarge, UnknownRole
 from agentflow.routing.select import BASE, wanted
 from agentflow.runs.feed import Feed
@@ -21,7 +25,6 @@ from agentflow.turn import Json
 from agentflow.wiring import Services
 
 router = APIRouter()
-SSE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 class Invocation(BaseModel):
@@ -33,6 +36,12 @@ class Invocation(BaseModel):
     role: str | None = Field(None, max_length=128, description="A role's name, or agentflow/NAME.")
     thread_id: UUID | None = Field(None, description="Continue this conversation.")
     stream: bool = Field(False, description="Answer with server-sent events.")
+    webhook: str | None = Field(
+        None, max_length=2048, description="Do not wait: 202 at once, the answer is posted there."
+    )
+    wait: float | None = Field(
+        None, ge=0, le=LONGEST, description="Seconds; if they pass, 202 and the address of the turn."
+    )
 
 
 @router.post("/invoke", response_model=None, summary="One turn of a conversation")
@@ -44,17 +53,25 @@ async def invoke(
     """Run one turn.
 
     The message is in the ledger before the first byte of the answer. The same `Idempotency-Key` returns the
-    stored answer, or goes on with the turn if it was interrupted.
+    stored answer, or goes on with the turn if it was interrupted. A turn goes on when its caller hangs up:
+    `GET /turns/{run_id}` tells what became of it.
     """
     services: Services = request.app.state.services
+    if body.webhook is not None:
+        await services.egress.check(body.webhook, field="webhook")
     feed = await services.worker.start(_request(body, idempotency_key, services.settings, caller(request)))
+    if body.webhook is not None:
+        return _later(feed)
     if body.stream:
-        return StreamingResponse(_events(feed), media_type="text/event-stream", headers=SSE)
+        headers = {**sse.HEADERS, **await _known(feed)}
+        return StreamingResponse(sse.alive(_events(feed)), media_type="text/event-stream", headers=headers)
     try:
-        result = await feed.finished()
+        result = await asyncio.wait_for(feed.finished(), body.wait)
+    except TimeoutError:
+        return _later(feed)
     except AgentflowError as error:
         return problem(error, feed.run_id)
-    return JSONResponse(result, headers=_headers(result))
+    return JSONResponse(result, headers=answers.headers(result))
 
 
 def checked(text: str, settings: Settings) -> str:
@@ -86,12 +103,29 @@ def _request(body: Invocation, key: str | None, settings: Settings, who: Caller)
         thread_id=thread,
         wanted_role=body.role,
         idempotency_key=key,
+        webhook=body.webhook,
     )
 
 
-async def _events(feed: Feed) -> AsyncIterator[str]:
-    async for event in feed.follow():
-        yield _sse(event)
+def _later(feed: Feed) -> JSONResponse:
+    """The turn is in the ledger and goes on; here is where it can be asked for."""
+    ids = {"run_id": feed.run_id, "thread_id": feed.thread_id, "status": "running"}
+    headers = {"Location": f"/turns/{feed.run_id}", "X-Agentflow-Run": feed.run_id, "Retry-After": "1"}
+    return JSONResponse(ids, 202, headers)
+
+
+async def _known(feed: Feed) -> dict[str, str]:
+    """Who answers, once that is chosen; a turn that fails before says so in its events."""
+    try:
+        return answers.chosen(feed.run_id, feed.thread_id, await answers.selection(feed))
+    except AgentflowError:
+        return {"X-Agentflow-Run": feed.run_id, "X-Agentflow-Thread": feed.thread_id}
+
+
+async def _events(feed: Feed) -> AsyncGenerator[str, None]:
+    async with aclosing(feed.follow()) as events:
+        async for event in events:
+            yield _sse(event)
     if feed.error is not None:
         yield _sse({"event": "error", **as_json(feed.error), "run_id": feed.run_id})
 
@@ -99,34 +133,3 @@ async def _events(feed: Feed) -> AsyncIterator[str]:
 def _sse(event: Json) -> str:
     data: dict[str, Any] = {key: value for key, value in event.items() if key != "event"}
     return f"event: {event['event']}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def _headers(result: Json) -> dict[str, str]:
-    cold = result["selection"].get("cold")
-    told = (
-        {}
-        if cold is None
-        else {"X-Agentflow-Cold": f"{cold['do']}; role={cold['role']}; eta={cold['eta']:g}"}
-    )
-    return {
-        **told,
-        "X-Agentflow-Run": result["run_id"],
-        "X-Agentflow-Role": result["role"] or BASE,
-        "X-Agentflow-Adapter": result["adapter"] or ("none (cold)" if _is_without(cold) else "none"),
-        "X-Agentflow-Tier": result["tier"],
-        "X-Agentflow-Reason": result["reason"],
-        "X-Agentflow-Decision": _decision(result),
-    }
-
-
-def _is_without(cold: Json | None) -> bool:
-    """Whether the base model answers since the role's adapter was too cold."""
-    return cold is not None and cold["do"] == "base"
-
-
-def _decision(result: Json) -> str:
-    """The turn under whose id the decision is stored, and the figures that decided, where meaning did."""
-    intent = result["intent"]
-    figures = ("router", "confidence", "margin", "margin_threshold", "scope_score", "scope_threshold")
-    shown = [f"{name}={intent[name]}" for name in figures if intent.get(name) is not None]
-    return "; ".join([result["run_id"], *shown])

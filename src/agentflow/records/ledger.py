@@ -38,9 +38,9 @@ free as (select not exists (
   select from run where thread_id = %(thread)s and status in (0, 1)) as now),
 r as (
   insert into run (id, tenant, thread_id, seq, status, attempt, idem_key, fingerprint, wanted_role, given,
-                   worker, lease_until, watched)
+                   webhook, worker, lease_until, watched)
   select %(run)s, %(tenant)s, t.id, t.last_seq, free.now::int, free.now::int, %(key)s, %(fingerprint)s, %(role)s,
-         %(given)s, %(worker)s, now() + %(lease)s * interval '1 second', not free.now
+         %(given)s, %(webhook)s, %(worker)s, now() + %(lease)s * interval '1 second', not free.now
   from t, free
   on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
   returning id, thread_id, seq, status, attempt, started_at),
@@ -350,6 +350,7 @@ class PostgresLedger:
             "key": request.idempotency_key,
             "fingerprint": request.fingerprint,
             "role": request.wanted_role,
+            "webhook": request.webhook,
             "given": None if request.given is None else Jsonb(request.given),
             "worker": self.worker,
             "lease": self.lease,

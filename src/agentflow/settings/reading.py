@@ -21,6 +21,7 @@ SECRETS = (
     ("embedder", "api_key"),
     ("server", "api_key"),
     ("access", "tokens", "public_key"),
+    ("webhooks", "secret"),
 )
 
 
@@ -93,7 +94,7 @@ def _with_environment(
             continue
         in_file = written.get(key) == block[key]
         resolved = _secret(block[key], environment, folder)
-        if resolved is None or (in_file and key == "api_key" and resolved == block[key]):
+        if resolved is None or (in_file and key in ("api_key", "secret") and resolved == block[key]):
             findings.append(_bad_secret((*path, key), block[key], document))
         block[key] = resolved
     return data

@@ -209,6 +209,14 @@ class OpenAISettings(Section):
         return entries
 
 
+class Webhooks(Section):
+    """Callbacks to those who do not wait."""
+
+    secret: SecretStr | None = Field(
+        None, description="env:NAME or file:PATH; callbacks are signed with it (Standard Webhooks)."
+    )
+
+
 class EgressSettings(Section):
     """Which addresses of this machine and its network a request may make us call, as webhooks do."""
 
@@ -240,4 +248,5 @@ class Settings(Section):
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    webhooks: Webhooks = Webhooks()
     egress: EgressSettings = EgressSettings()

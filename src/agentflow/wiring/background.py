@@ -58,6 +58,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(
             _again(services.keeper.reconcile, every=15.0, wake=services.keeper.troubled), name="reconcile"
         ),
+        asyncio.create_task(_again(services.callbacks.deliver, every=0.5), name="callbacks"),
         asyncio.create_task(_again(services.watching.look, every=5.0), name="memory of the machine"),
         asyncio.create_task(_again(rereading.look, every=1.0), name="file"),
     ]

@@ -18,6 +18,7 @@ from agentflow.egress import Egress
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
+from agentflow.records.callbacks import CallbackRecords
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.conversations import Conversations
@@ -36,6 +37,7 @@ from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
+from agentflow.runs.callbacks import Callbacks
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry
 from agentflow.runs.worker import Worker
@@ -77,6 +79,7 @@ class Services:
     indexes: VectorIndexes
     memory_check: MemoryCheck
     egress: Egress
+    callbacks: Callbacks
     memories: Memories
     metrics: Metrics
     figures: Figures
@@ -190,6 +193,7 @@ async def _services(
         memory_check=MemoryCheck(connections, scopes, places),
         indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
+        callbacks=_callbacks(settings, connections, egress),
         memories=Memories.over(connections, scopes),
         owed=owed,
         metrics=metrics,
@@ -214,6 +218,13 @@ async def _classifier(
     stack.push_async_callback(classifier.close)
     await classifier.open()
     return classifier
+
+
+def _callbacks(settings: Settings, connections: Connections, egress: Egress) -> Callbacks:
+    secret = settings.webhooks.secret
+    return Callbacks(
+        CallbackRecords(connections), egress, None if secret is None else secret.get_secret_value()
+    )
 
 
 def _worker(

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import uuid_utils
 from fastapi import Request
 
 from agentflow import protocols
+from agentflow.api import answers
 from agentflow.api.keys import Caller, caller
 from agentflow.api.openai.models import target
 from agentflow.api.openai.order import Order
@@ -22,8 +23,6 @@ from agentflow.settings import Role
 from agentflow.turn import Given, Json
 from agentflow.wiring import Services
 
-SPEAK_FOR_USERS = "users"
-"""The scope of a key that may name the end user it speaks for."""
 LONGEST_BARE = 4096
 
 
@@ -49,7 +48,7 @@ async def answered(order: Order, request: Request, *, key: str | None) -> Answer
     )
     if chosen.bare or chore:
         return await _bare(order, services, "utility" if chore else "bare")
-    who = _speaker(order, caller(request))
+    who = caller(request).named(order.user)
     place = await _place(order, request, who, services, key)
     _checked(place.sent.text, services)
     feed = await services.worker.start(_request(order, place, who, chosen.role, key))
@@ -69,11 +68,6 @@ async def _place(order: Order, request: Request, who: Caller, services: Services
         conversations=services.conversations,
         settings=services.settings.openai,
     )
-
-
-def _speaker(order: Order, who: Caller) -> Caller:
-    """`user` is a claim: it counts only from a key that may speak for its tenant's users."""
-    return replace(who, user=order.user) if order.user and SPEAK_FOR_USERS in who.scopes else who
 
 
 def _request(
@@ -100,25 +94,8 @@ def _request(
 
 
 async def _turn(order: Order, feed: Feed, services: Services) -> Answer:
-    told = await _selected(feed)
-    headers = {
-        "X-Agentflow-Run": feed.run_id,
-        "X-Agentflow-Thread": feed.thread_id,
-        "X-Agentflow-Role": told["role"] or BASE,
-        "X-Agentflow-Adapter": told["adapter"] or "none",
-        "X-Agentflow-Tier": told.get("tier") or told["selection"]["tier"],
-        "X-Agentflow-Kind": "turn",
-    }
+    headers = answers.chosen(feed.run_id, feed.thread_id, await answers.selection(feed))
     return Answer(feed.run_id.replace("-", ""), order.model, headers, _heard(feed, services))
-
-
-async def _selected(feed: Feed) -> Json:
-    """The event that says who answers. Raises what ended the run before."""
-    async with aclosing(feed.follow()) as events:
-        async for event in events:
-            if event["event"] in ("select", "done"):
-                return event
-    raise feed.error or AgentflowError("The turn ended without a result.")
 
 
 async def _heard(feed: Feed, services: Services) -> AsyncGenerator[Piece, None]:

@@ -1,0 +1,54 @@
+"""GET /turns/{id}: what became of a turn that nobody waited for."""
+
+import asyncio
+import contextlib
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+
+from agentflow.api.keys import Caller, caller
+from agentflow.errors import AgentflowError
+from agentflow.protocols import RunRecord
+from agentflow.records.callbacks import told
+from agentflow.turn import Json
+from agentflow.wiring import Services
+
+router = APIRouter()
+LONGEST = 280.0
+"""Seconds that a caller may wait: builders and proxies hang up after 300."""
+LOOK = 0.5
+
+
+@router.get("/turns/{run_id}", response_model=None, summary="A turn, finished or not")
+async def turn(
+    run_id: UUID, request: Request, wait: Annotated[float, Query(ge=0, le=LONGEST)] = 0.0
+) -> JSONResponse:
+    """Its status (queued, running, done, failed, cancelled), and the answer or the reason once there is one.
+
+    `wait` holds the answer back until the turn has ended, for that many seconds at most.
+    """
+    services: Services = request.app.state.services
+    found = await ended(str(run_id), caller(request), services, within=wait)
+    return JSONResponse(shown(found))
+
+
+async def ended(run_id: str, who: Caller, services: Services, *, within: float) -> RunRecord:
+    """The turn once it has ended, or as it is when the time is over. Raises NotFound."""
+    feed = services.worker.feeds.get(run_id)
+    found = await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
+    if feed is not None:
+        with contextlib.suppress(TimeoutError, AgentflowError):
+            await asyncio.wait_for(feed.finished(), within)
+        return await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
+    until = asyncio.get_running_loop().time() + within
+    while found.status in ("queued", "running") and asyncio.get_running_loop().time() < until:
+        await asyncio.sleep(LOOK)  # another process works on it
+        found = await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
+    return found
+
+
+def shown(record: RunRecord) -> Json:
+    """A turn as its caller sees it."""
+    return told(record.run_id, record.thread_id, record.status, record.result, record.error)
