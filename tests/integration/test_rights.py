@@ -7,6 +7,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from psycopg.types.json import Jsonb
 
 from agentflow.errors import BadInput, NotFound
 from agentflow.fakes.embedder import FakeEmbedder
@@ -21,8 +22,11 @@ from agentflow.records.outbox import Outbox
 from agentflow.records.portable import Portable, as_line
 from agentflow.records.rights import Change, Filter, Owner, Rights
 from agentflow.records.scopes import Scopes
+from agentflow.records.store import UserStore
+from agentflow.records.traces import KEPT
 from agentflow.retrieval.pieces import pieces
 from agentflow.settings import Collection
+from agentflow.tables import metadata
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 ANN, BOB = Owner(0, "ann"), Owner(0, "bob")
@@ -242,6 +246,40 @@ async def test_forgetting_a_user_leaves_the_others(desk: Desk) -> None:
     assert await desk.counts_are_exact()
     await desk.says("Here again")
     assert await desk.found("again") == ["Here again", "You said: Here again"]
+
+
+async def test_what_graphs_keep_for_a_user_goes_with_the_user(desk: Desk) -> None:
+    run = await desk.says("hello")
+    await desk.rows(
+        "insert into run_event (run_id, seq, name, data, user_ref) values (%s, 1, 'values', %s, 'ann') returning 1",
+        run, SECRET.encode(),
+    )  # fmt: skip
+    await UserStore(desk.connections, ANN.seen).aput(("notes",), "n", {"text": SECRET})
+    await UserStore(desk.connections, BOB.seen).aput(("notes",), "n", {"text": "chess"})
+    await desk.forgetting.forget(ANN, Selector("user"))
+    assert await desk.holding(SECRET) == []
+    assert await UserStore(desk.connections, BOB.seen).aget(("notes",), "n") is not None
+
+
+async def test_a_text_goes_from_failed_turns_and_states_too(desk: Desk) -> None:
+    run = await desk.says(f"My number is {SECRET}", result={"output": "ok"})
+    failed = await desk.ledger.accept(Request(text=f"Again: {SECRET.upper()}", user="ann"))
+    await desk.ledger.fail(failed.lease, {"message": "engine down"}, final=True)
+    await desk.rows(
+        "with t as (update thread set state = %s) update run set work = %s where id = %s returning 1",
+        Jsonb({"messages": [f"My number is {SECRET}"]}), Jsonb({"input": f"My number is {SECRET}"}), run,
+    )  # fmt: skip
+    receipt = await desk.forgetting.forget(ANN, Selector("text", SECRET))
+    assert await desk.holding(SECRET) == []
+    assert receipt["counts"]["turns"] == 2
+
+
+def test_every_table_is_known_to_forgetting() -> None:
+    named = {"thread_id", "run_id", "user_ref"}
+    unknown = [
+        one.name for one in metadata.sorted_tables if one.name not in KEPT and not named & set(one.c.keys())
+    ]
+    assert unknown == []
 
 
 async def test_forgetting_a_tenant_leaves_nothing_of_it(desk: Desk) -> None:

@@ -188,15 +188,19 @@ class Forgetting:
         said = [(row[5], wording) for row in found.rows if row[5] is not None for wording in _wordings(row)]
         traces = Traces(connection, owner.tenant)
         runs = [*await traces.redacted(said, found.ids), *await traces.runs_of(found.threads)]
+        if selector.by == "text":
+            runs += await traces.matching(selector.value, owner.user)
         counts |= {"turns": len(set(runs)), "threads": len(found.threads)}
         counts["feedback"] = await traces.corrections(runs)
         await traces.named("run_id", runs, but=("message",))
         await traces.named("thread_id", found.threads)
+        counts["checkpoints"] = await traces.checkpoints(found.threads)
         if selector.by == "user":
             await traces.named("user_ref", [owner.user])
+            await traces.stored(owner.user)
         if selector.by == "tenant":
             await traces.everything()
-        counts["checkpoints"] = await traces.checkpoints(found.threads)
+            await traces.stored(None)
         return counts
 
     async def _receipt(

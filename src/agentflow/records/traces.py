@@ -7,7 +7,7 @@ stored answer, and from later turns that recall showed it to.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import sql
@@ -44,20 +44,51 @@ update run set result = replace(result::text, %(quoted)s, to_jsonb(%(gone)s::tex
 where tenant = %(tenant)s and position(%(quoted)s in result::text) > 0
 """
 RUNS = "select id from run where thread_id = any(%(threads)s::uuid[])"
-HOLDS = "select to_regclass('langgraph.checkpoints') is not null"
+# What a client sent and what a graph keeps of it, where a run of the protocol holds the words once more.
+WORK = """
+update run set work = replace(work::text, %(inside)s, %(gone)s)::jsonb, given = null
+where id = %(run)s and status not in (0, 1) and position(%(inside)s in work::text) > 0
+"""
+STATES = """
+update thread set state = replace(state::text, %(inside)s, %(gone)s)::jsonb
+where id = (select thread_id from run where id = %(run)s) and position(%(inside)s in state::text) > 0
+"""
+# Messages that never became memories, such as those of failed turns.
+MATCHED = """
+update message m set content = %(gone)s
+where m.tenant = %(tenant)s and m.user_ref = %(user)s and position(lower(%(text)s) in lower(m.content)) > 0
+returning m.run_id
+"""
+EMPTIED = """
+update run set given = null, work = null,
+               result = result || jsonb_build_object('output', %(gone)s::text, 'memories', '[]'::jsonb)
+where id = any(%(runs)s::uuid[]) and status not in (0, 1)
+  and position(lower(%(text)s) in lower(concat(result::text, work::text, given::text))) > 0
+"""
+UNSTATED = """
+update thread set state = null
+where tenant = %(tenant)s and user_ref = %(user)s and position(lower(%(text)s) in lower(state::text)) > 0
+"""
+GRAPHS = """
+select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'langgraph' and c.relname = any(%(names)s::text[])
+"""
 CHECKPOINTS = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
-# Memories are forgotten one by one; these hold their numbers, or nothing that anybody said.
+# Memories are forgotten one by one; these hold their numbers, who may come in, or nothing that anybody said.
 KEPT = (
-    "memory",
-    "posting",
-    "term_stat",
-    "word",
-    "related",
-    "link",
-    "outbox",
-    "scope",
-    "collection",
-    "receipt",
+    *(
+        "memory",
+        "posting",
+        "term_stat",
+        "word",
+        "related",
+        "link",
+        "outbox",
+        "scope",
+        "collection",
+        "receipt",
+    ),
+    *("vector_place", "vector_log", "api_key", "assistant", "assistant_version"),
 )
 
 
@@ -74,10 +105,20 @@ class Traces:
         for source, content in said:
             given = {"source": source, "content": content, "gone": GONE, "tenant": self.tenant}
             for (run,) in await self._rows(MESSAGES, given):
-                await self.connection.execute(ANSWER, {**given, "run": run})
+                inside = json.dumps(content, ensure_ascii=False)[1:-1]
+                for statement in (ANSWER, WORK, STATES):
+                    await self.connection.execute(statement, {**given, "run": run, "inside": inside})
                 runs.add(run)
         runs.update(run for (run,) in await self._rows(SHOWN, {"ids": list(ids), "tenant": self.tenant}))
         return sorted(runs)
+
+    async def matching(self, text: str, user: str) -> list[UUID]:
+        """Empty the user's messages that hold a text, and what is stored with their turns; returns those turns."""
+        given = {"text": text, "user": user, "tenant": self.tenant, "gone": GONE}
+        runs = [run for (run,) in await self._rows(MATCHED, given)]
+        await self.connection.execute(EMPTIED, {**given, "runs": runs})
+        await self.connection.execute(UNSTATED, given)
+        return runs
 
     async def runs_of(self, threads: Sequence[UUID]) -> list[UUID]:
         return [run for (run,) in await self._rows(RUNS, {"threads": list(threads)})]
@@ -115,15 +156,24 @@ class Traces:
 
     async def checkpoints(self, threads: Sequence[UUID]) -> int:
         """LangGraph's checkpoints of these threads; returns how many."""
-        (found,) = await self._rows(HOLDS, {})
-        if not found[0] or not threads:
-            return 0
+        return await self._graphs(CHECKPOINTS, "thread_id = any(%s)", [str(one) for one in threads])
+
+    async def stored(self, user: str | None) -> None:
+        """What graphs keep for a user (None: for everybody of the tenant): store and checkpoints."""
+        if user is None:
+            await self._graphs((*CHECKPOINTS, "store"), "tenant = any(%s)", [self.tenant])
+        else:
+            await self._graphs((*CHECKPOINTS, "store"), "user_ref = any(%s)", [user])
+
+    async def _graphs(self, names: Sequence[str], which: LiteralString, values: Sequence[Any]) -> int:
+        """Rows of LangGraph's tables, as far as they are there; returns how many of the last."""
+        there = {name for (name,) in await self._rows(GRAPHS, {"names": list(names)})}
         gone = 0
-        for table in CHECKPOINTS:
-            statement = sql.SQL("delete from {} where thread_id = any(%s)").format(
-                sql.Identifier("langgraph", table)
-            )
-            gone = (await self.connection.execute(statement, ([str(one) for one in threads],))).rowcount
+        for name in names:
+            if name in there and values:
+                table = sql.Identifier("langgraph", name)
+                statement = sql.SQL("delete from {} where {}").format(table, sql.SQL(which))
+                gone = (await self.connection.execute(statement, (list(values),))).rowcount
         return gone
 
     async def _rows(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
