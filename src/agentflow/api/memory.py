@@ -129,6 +129,12 @@ async def forget(body: Forget, request: Request, mine: Mine) -> Json:
     return await forgotten(services_of(request), mine, body.selector, preview=body.preview)
 
 
+@router.get("/stats", summary="How much is remembered")
+async def stats(request: Request, mine: Mine) -> Json:
+    """Items and bytes by collection, vectors owed, the oldest; with the scope `admin` of the whole tenant."""
+    return await services_of(request).memories.holdings.now(mine)
+
+
 @router.get("/receipts", summary="What was forgotten, in numbers")
 async def receipts(request: Request, mine: Mine) -> Json:
     """The caller's receipts, newest first."""

@@ -10,8 +10,10 @@ from typing import Annotated
 
 import httpx
 import typer
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import Progress
+from rich.table import Table as RichTable
 
 from agentflow.cli import house
 from agentflow.cli.terminal import err, out, steps
@@ -159,6 +161,27 @@ def forget(  # noqa: PLR0913, PLR0917 - one option per way to choose
     out.print(
         f"forgotten: {_counted(receipt['counts'])}; receipt {receipt['receipt']} is {receipt['status']}"
     )
+
+
+@memory_app.command()
+def stats(config: Config = None, as_json: AsJson = False) -> None:
+    """Show how much is remembered: items and bytes, vectors owed, the oldest."""
+    found = _ask(config, "GET", "/memory/stats")
+    if as_json:
+        out.print_json(json.dumps(found))
+        return
+    table = RichTable(*("collection", "memories", "documents", "pinned", "owed", "bytes", "oldest"), box=None)
+    for one in found["collections"]:
+        figures = (one[key] for key in ("memories", "documents", "pinned", "owed"))
+        table.add_row(one["collection"], *map(str, figures), decimal(one["bytes"]), one["oldest"][:10])
+    out.print(table)
+    owed = found["owed"]
+    if owed["vectors"]:
+        reason = f", last refusal: {owed['last_error']}" if owed["last_error"] else ""
+        told = f"{owed['vectors']} vectors owed, the oldest for {owed['oldest_seconds']:.0f} s{reason}"
+        out.print(told, markup=False, soft_wrap=True)
+    for one in found["tables"][:8]:
+        out.print(f"[dim]{one['table']:<32} {decimal(one['bytes'])}[/]")
 
 
 @memory_app.command()

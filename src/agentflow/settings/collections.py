@@ -60,6 +60,9 @@ class Collection(Section):
         description="postgres; RAM; SSD or a folder (faiss, qdrant); an address (qdrant, pinecone); remote (pinecone).",
     )
     options: PlaceOptions = PlaceOptions()
+    ttl: Seconds | None = Field(
+        None, gt=0, description="Memories are forgotten after this time, such as 90d; pinned ones stay."
+    )
     language: Annotated[Language, BeforeValidator(lowered)] = Field(
         "auto", description="Whose word forms are one word; auto: told for each memory; simple: none."
     )

@@ -54,6 +54,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
         asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
+        asyncio.create_task(_again(services.memories.retention.sweep, every=3600.0), name="retention"),
         asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),
         asyncio.create_task(
             _again(services.keeper.reconcile, every=15.0, wake=services.keeper.troubled), name="reconcile"

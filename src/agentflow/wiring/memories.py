@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from agentflow.documents.apart import Reader
 from agentflow.records.connections import Connections
 from agentflow.records.forget import Forgetting
+from agentflow.records.holdings import Holdings
 from agentflow.records.library import Library
 from agentflow.records.portable import Portable
+from agentflow.records.retention import Retention
 from agentflow.records.rights import Rights
 from agentflow.records.scopes import Scopes
+from agentflow.settings.schema import MemorySettings
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,18 @@ class Memories:
     portable: Portable
     library: Library
     reader: Reader
+    holdings: Holdings
+    retention: Retention
 
     @classmethod
-    def over(cls, connections: Connections, scopes: Scopes) -> "Memories":
+    def over(cls, connections: Connections, scopes: Scopes, memory: MemorySettings) -> "Memories":
+        forgetting = Forgetting(connections)
         return cls(
             Rights(connections, scopes),
-            Forgetting(connections),
+            forgetting,
             Portable(connections, scopes),
             Library(connections, scopes),
             Reader(),
+            Holdings(connections),
+            Retention(connections, forgetting, scopes.collections, memory.keep_checkpoints),
         )

@@ -194,7 +194,7 @@ async def _services(
         indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
         callbacks=_callbacks(settings, connections, egress),
-        memories=Memories.over(connections, scopes),
+        memories=Memories.over(connections, scopes, settings.memory),
         owed=owed,
         metrics=metrics,
         figures=Figures(connections),
