@@ -1,0 +1,140 @@
+"""Tenants and users never meet: every address of the server is asked for somebody else's things."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+SECRET = "the orchard behind the mill"
+PEOPLE = {
+    "ann": (1, "ann"),
+    "bob": (1, "bob"),
+    "eve": (2, "ann"),
+}  # name: (tenant, user); each with every scope
+SCOPES = ("chat", "threads", "memory", "admin")
+BODIES = {
+    "/threads/{thread_id}/runs": {
+        "assistant_id": "agent",
+        "input": {"messages": [{"role": "user", "content": "hi"}]},
+    },
+    "/route": {"input": "hi"},
+    "/memory/search": {"text": SECRET},
+    "/memory/forget": {"by": "text", "value": SECRET, "preview": True},
+    "/threads/{thread_id}/role": {"role": None},
+    "/turns/{run_id}/feedback": {"role": "coder"},
+    "/threads/{thread_id}/state": {"values": {}},
+}
+LEFT_OUT = ("/docs", "/redoc", "/openapi.json", "/metrics", "/health", "/ready", "/ok", "/info")
+
+
+@dataclass
+class Town:
+    """A server with people, and what Ann has left in it."""
+
+    client: httpx.Client
+    keys: dict[str, str]
+    things: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, who: str, method: str, path: str, body: object = None) -> httpx.Response:
+        return self.client.request(method, path, json=body, headers={"x-api-key": self.keys[who]})
+
+    def remembered(self) -> list[tuple[int, str, bool]]:
+        listed = self.ask("ann", "GET", "/memory").json()["memories"]
+        return [(one["id"], one["content"], one["pinned"]) for one in listed]
+
+    def addresses(self) -> list[tuple[str, str]]:
+        listed = self.client.get("/openapi.json", headers={"x-api-key": self.keys["ann"]}).json()["paths"]
+        return [
+            (method.upper(), path)
+            for path, methods in listed.items()
+            for method in methods
+            if not path.startswith(LEFT_OUT)
+        ]
+
+
+@pytest.fixture(scope="module")
+def town(standing) -> Iterator[Town]:
+    with standing.start() as client:
+        keys = {}
+        for name, (tenant, user) in PEOPLE.items():
+            command = [
+                sys.executable,
+                "-m",
+                "agentflow",
+                "keys",
+                "create",
+                name,
+                "--tenant",
+                str(tenant),
+                "--user",
+                user,
+            ]
+            made = subprocess.run(
+                [*command, *(word for scope in SCOPES for word in ("--scope", scope))],
+                cwd=standing.folder,
+                text=True,
+                capture_output=True,
+                check=True,
+            )
+            keys[name] = made.stdout.strip()
+        made = Town(client, keys)
+        answer = made.ask("ann", "POST", "/invoke", {"input": SECRET, "role": "coder"}).json()
+        thread = made.ask("ann", "POST", "/threads", {"metadata": {"note": SECRET}}).json()
+        memories = made.ask("ann", "GET", "/memory").json()
+        made.things = {
+            "run_id": answer["run_id"],
+            "thread_id": answer["thread_id"],
+            "protocol_thread": thread["thread_id"],
+            "number": str(memories["memories"][0]["id"]),
+        }
+        made.ask(
+            "ann", "PUT", "/store/items", {"namespace": ["notes"], "key": "k", "value": {"note": SECRET}}
+        )
+        yield made
+
+
+def test_ann_finds_what_she_left(town: Town) -> None:
+    assert SECRET in town.ask("ann", "GET", "/memory").text
+    assert SECRET in town.ask("ann", "POST", "/threads/search", {}).text
+    assert SECRET in town.ask("ann", "GET", f"/memory/{town.things['number']}").text
+
+
+@pytest.mark.parametrize("who", ["bob", "eve"])
+def test_no_address_shows_or_changes_what_is_somebody_else_s(town: Town, who: str) -> None:
+    """The addresses come from the server's own list: a new one is covered as soon as it is there."""
+    before = town.remembered()
+    shown = []
+    for method, path in town.addresses():
+        for thread in (town.things["thread_id"], town.things["protocol_thread"]):
+            named = {
+                **dict.fromkeys(("assistant_id", "cron_id", "receipt", "document"), thread),
+                **town.things,
+            }
+            filled = path.format_map(_Anything(named | {"thread_id": thread}))
+            answer = town.ask(who, method, filled, BODIES.get(path, {}) if method != "GET" else None)
+            if SECRET in answer.text or answer.status_code >= 500:
+                shown.append((method, path, answer.status_code, answer.text[:200]))
+            if answer.is_success and any(mark in path for mark in ("{run_id}", "{thread_id}")):
+                shown.append((method, path, answer.status_code, answer.text[:200]))
+            if "{thread_id}" not in path:
+                break
+    assert shown == []
+    assert town.remembered() == before
+    assert SECRET in town.ask("ann", "POST", "/threads/search", {}).text
+
+
+class _Anything(dict[str, str]):
+    """Names of path parameters that we have nothing for."""
+
+    def __missing__(self, name: str) -> str:
+        return "1"
+
+
+def test_a_memory_of_somebody_else_is_not_recalled(town: Town) -> None:
+    for who in ("bob", "eve"):
+        answer = town.ask(who, "POST", "/invoke", {"input": SECRET.replace("the", "which"), "role": "coder"})
+        assert SECRET not in json.dumps(answer.json()["memories"])
