@@ -1,5 +1,9 @@
 """Metrics: counted where it happens, labelled with roles, tiers, doors and states only."""
 
+import json
+import re
+from pathlib import Path
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
@@ -76,3 +80,16 @@ async def test_every_request_is_timed_by_door_and_status() -> None:
         await client.get("/threads/other")
     assert value(metrics, "request_seconds_count", door="invoke", status="200") == 1
     assert value(metrics, "request_seconds_count", door="protocol", status="404") == 1
+
+
+def test_the_dashboard_asks_for_metrics_that_are_there() -> None:
+    dashboard = json.loads((Path(__file__).parents[2] / "docs/grafana/agentflow.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"agentflow_\w+", target["expr"])
+    }
+    there = {one.name for one in Metrics().registry.collect()}
+    known = {f"{name}{suffix}" for name in there for suffix in ("", "_total", "_bucket", "_sum", "_count")}
+    assert asked - known == set()
