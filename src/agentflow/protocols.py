@@ -25,7 +25,8 @@ class Capabilities:
     """What an engine can do; the residency keeper asks these, never engine names.
 
     `runtime_load` False: adapters are those it was started with. `host_tier`: `load` can rest an adapter in
-    RAM. `merge`: one answer can mix several adapters.
+    RAM. `merge`: one answer can mix several adapters. `opens_folders`: it reads the folder that `load` names, and
+    again later, so a copy in memory makes it faster.
     """
 
     runtime_load: bool
@@ -35,6 +36,7 @@ class Capabilities:
     mixed_batch: bool
     merge: bool = False
     host_tier: bool = False
+    opens_folders: bool = True
     tools: bool = False
     structured: bool = False
 

@@ -30,6 +30,7 @@ class LlamaCpp:
         mixed_batch=False,
         tools=True,
         structured=True,
+        opens_folders=False,
     )
     restarts = 0
 
@@ -127,7 +128,8 @@ class LlamaCpp:
 
 def _place(name: str, folder: Path, paths: list[str]) -> int | None:
     """The id of the adapter's file: one in its folder, or one called as the adapter or its role."""
+    home = folder.resolve()
     for place, path in enumerate(paths):
-        if Path(path).parent == folder or Path(path).stem in (name, role_of(name)):
+        if Path(path).parent.resolve() == home or Path(path).stem in (name, role_of(name)):
             return place
     return None

@@ -26,7 +26,12 @@ class Ollama:
 
     name = "ollama"
     capabilities = Capabilities(
-        runtime_load=True, unload_frees=True, pin=True, exact_list=True, mixed_batch=False
+        runtime_load=True,
+        unload_frees=True,
+        pin=True,
+        exact_list=True,
+        mixed_batch=False,
+        opens_folders=False,
     )
     restarts = 0
 
@@ -139,7 +144,7 @@ class Ollama:
             async for line in lines:
                 try:
                     piece = _heard(line)
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
                     raise GenerationFailed(f"The engine sent a line that is no answer: {error!r}") from error
                 if piece.text or piece.finish:
                     yield piece

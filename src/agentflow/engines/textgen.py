@@ -21,7 +21,12 @@ class TextGen:
 
     name = "textgen"
     capabilities = Capabilities(
-        runtime_load=True, unload_frees=True, pin=False, exact_list=True, mixed_batch=False
+        runtime_load=True,
+        unload_frees=True,
+        pin=False,
+        exact_list=True,
+        mixed_batch=False,
+        opens_folders=False,
     )
     restarts = 0
 

@@ -22,7 +22,12 @@ class Tgi:
 
     name = "tgi"
     capabilities = Capabilities(
-        runtime_load=False, unload_frees=False, pin=False, exact_list=False, mixed_batch=True
+        runtime_load=False,
+        unload_frees=False,
+        pin=False,
+        exact_list=False,
+        mixed_batch=True,
+        opens_folders=False,
     )
     restarts = 0
 

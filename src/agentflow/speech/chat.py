@@ -98,7 +98,7 @@ class Speech:
         """The event's text, if it has any. Raises GenerationFailed for an event of another form."""
         try:
             text = self._take(event)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise GenerationFailed(
                 f"The engine sent an event that is no chat completion: {error!r}"
             ) from error

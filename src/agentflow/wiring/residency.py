@@ -94,13 +94,13 @@ async def watched(
 def _memory(place: Place, engine: Engine) -> tuple[RamPool | None, int]:
     """Copies and the bytes they may take: the engine's own memory tier where it has one, else a folder in memory.
 
-    An engine on another machine reads neither.
+    An engine on another machine reads neither, nor one that opens no folders.
     """
     model = place.settings.model
     if engine.capabilities.host_tier:
         wanted = model.ram.max
         return None, min(MOST, psutil.virtual_memory().total // 4) if wanted is None else wanted
-    if model.ram.path is None and not is_near(model):
+    if not engine.capabilities.opens_folders or (model.ram.path is None and not is_near(model)):
         return None, 0
     folder = _folder(place)
     octets = capacity(folder, model.ram.max)
