@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
-from agentflow.errors import ConfigError
+from agentflow.cli.commands import app
+from agentflow.errors import AgentflowError, ConfigError
 from agentflow.settings import Collection
 from agentflow.settings.collections import PlaceOptions
 from agentflow.wiring.homes import vector_home, vector_homes
@@ -93,3 +95,36 @@ async def test_each_scope_has_a_store_of_its_own_name(monkeypatch: pytest.Monkey
     for scope in (4, 7, 4):
         await home.put(scope, [scope], np.float32([[1, 0]]))
     assert made == ["memory_4", "memory_7"]
+
+
+FILE = "collections:\n  conversations: {backend: postgres}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere", "--to", "faiss"], "There is no collection nowhere; there are conversations."),
+        (["conversations", "--to", "pinecone"], "needs options.api_key"),
+        (
+            ["conversations", "--to", "langchain", "-o", "store=json:JSONDecoder"],
+            "is no LangChain VectorStore",
+        ),
+    ],
+)
+def test_a_move_that_cannot_be_changes_nothing(tmp_path: Path, arguments: list[str], reason: str) -> None:
+    file = tmp_path / "agentflow.yaml"
+    file.write_text(FILE)
+    told = CliRunner().invoke(app, ["memory", "move", *arguments, "-c", str(file)])
+    assert isinstance(told.exception, AgentflowError)
+    assert reason in told.exception.message
+    assert file.read_text() == FILE
+
+
+def test_a_move_can_be_printed_instead(tmp_path: Path) -> None:
+    file = tmp_path / "agentflow.yaml"
+    file.write_text(FILE)
+    told = CliRunner().invoke(
+        app, ["memory", "move", "conversations", "--to", "faiss", "--print", "-c", str(file)]
+    )
+    assert '{"backend": "faiss"}' in told.stdout
+    assert file.read_text() == FILE

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from agentflow.errors import HomeDown
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.fakes.ledger import FakeLedger, FakeMemory
 from agentflow.nodes.recall import recall
@@ -146,3 +147,17 @@ async def test_what_was_recalled_is_not_kept_again(world) -> None:
         kept = [one.content for _, one, _ in w.ledger.memory.items]
         assert kept == ["My dog is called Rex", kept[1], "How is my dog called?", result["output"]]
         assert not any("<memory>" in one for one in kept)
+
+
+class FarMemory(FakeMemory):
+    """Its vectors are in a place that does not answer."""
+
+    async def search(self, scope, text, vector, k):
+        if vector is not None:
+            raise HomeDown("nobody answers")
+        return await super().search(scope, text, vector, k)
+
+
+async def test_a_place_that_does_not_answer_costs_the_meaning_not_the_words() -> None:
+    home = FarMemory(stored("My dog is Rex", "Fine day").items)
+    assert await recalled(turn("dogs?"), home) == ("degraded", ["My dog is Rex"])

@@ -32,6 +32,7 @@ STATUS: Mapping[type[errors.AgentflowError], int] = {
     errors.EngineError: 503,
     errors.Unreachable: 502,
     errors.EmbedderError: 503,
+    errors.HomeDown: 503,
     errors.DatabaseError: 503,
     errors.LeaseLost: 503,
     errors.TurnFailed: 502,

@@ -17,6 +17,7 @@ from agentflow.settings import Collection, edit
 from agentflow.settings.document import read
 from agentflow.turn import Json
 from agentflow.wiring import Place
+from agentflow.wiring.homes import vector_homes
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -64,6 +65,7 @@ def move(
     if only_print:
         out.print(f"collections:\n  {name}: {json.dumps(block)}", markup=False)
         return
+    _possible(place, name, block)
     place = _written(place.file, name, block)
     out.print(f"{place.file} says so now", markup=False, soft_wrap=True)
     _placed(asyncio.run(_moved(place, name)))
@@ -103,6 +105,11 @@ def _block(data: Json, name: str, to: str, location: str | None, options: list[s
         reasons = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
         raise BadInput(f"{name} cannot move there: {reasons}.", field="to", value=to) from error
     return block
+
+
+def _possible(place: Place, name: str, block: Json) -> None:
+    """Raises StartError for an extra that is not installed, ConfigError for a store that cannot be imported."""
+    vector_homes({name: Collection.model_validate(block)}, place.folder, 1)
 
 
 def _written(file: Path, name: str, block: Json) -> Place:

@@ -45,7 +45,7 @@ async def recall(
     )
     own = [Scope(owner.tenant, collection, owner.user) for collection in reads]
     k = memory.recall + len(context["history"])
-    searches = (_searched(home, scope, text, vector, k) for scope in dict.fromkeys([*own, *beside.scopes]))
+    searches = (searched(home, scope, text, vector, k) for scope in dict.fromkeys([*own, *beside.scopes]))
     answers = await asyncio.gather(*searches)
     pinned = _pinned(beside.pinned, context["history"], memory)
     kept = pinned + _kept([found for found, _ in answers], pinned, context["history"], memory)
@@ -72,7 +72,7 @@ async def meaning(
     return vector
 
 
-async def _searched(
+async def searched(
     home: MemoryHome, scope: Scope, text: str, vector: Vectors | None, k: int
 ) -> tuple[list[Recollection], bool]:
     """What a scope has, and whether meaning could be asked for."""

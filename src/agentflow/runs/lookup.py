@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from agentflow.errors import BadInput
-from agentflow.nodes.recall import meaning
+from agentflow.nodes.recall import meaning, searched
 from agentflow.protocols import Embedder, MemoryHome, Scope
 from agentflow.settings.schema import MemorySettings
 from agentflow.turn import Json
@@ -28,9 +28,9 @@ async def lookup(
     if not text.strip():
         raise BadInput("The question is empty; say what to look for.", field="q", value=text)
     vector = await meaning(text, embedder, memory)
-    found = await asyncio.gather(*(home.search(scope, text, vector, min(k, MOST)) for scope in scopes))
-    rows = sorted((one for each in found for one in each), key=lambda one: -one["score"])
+    answers = await asyncio.gather(*(searched(home, scope, text, vector, min(k, MOST)) for scope in scopes))
+    rows = sorted((one for found, _ in answers for one in found), key=lambda one: -one["score"])
     return {
-        "memory": "degraded" if vector is None else "full",
+        "memory": "full" if vector is not None and all(whole for _, whole in answers) else "degraded",
         "memories": [{**one, "recalled": one["score"] >= memory.min_score} for one in rows[:k]],
     }
