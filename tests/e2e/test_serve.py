@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -191,6 +192,19 @@ def test_a_key_made_beside_a_running_server_closes_it_and_opens_it_for_its_holde
         assert "laptop" in listed
         assert key not in listed
         assert agentflow(house.folder, "keys", "disable", "other").returncode == 1
+
+
+def test_a_client_that_stalls_does_not_keep_the_server_from_stopping(house) -> None:
+    config = house.folder / "agentflow.yaml"
+    config.write_text(config.read_text().replace("{port: 0}", "{port: 0, drain: 1s}"))
+    with house.start():
+        host, port = house.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as stalled:
+            stalled.sendall(b"POST /invoke HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{")
+            time.sleep(0.3)
+            began = time.monotonic()
+            assert house.stop() == 0
+            assert time.monotonic() - began < 20
 
 
 def free_port() -> int:

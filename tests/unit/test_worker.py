@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from agentflow.errors import EngineDown, EngineTimeout, LeaseLost, NotFound
+from agentflow.errors import EngineDown, EngineTimeout, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Request
+from agentflow.runs.worker import Most
 
 
 async def test_a_turn_tells_every_step_in_order_and_ends_with_the_answer(world) -> None:
@@ -120,6 +121,22 @@ async def test_the_same_key_joins_the_turn_that_still_runs(world) -> None:
         w.engine.gate.set()
         assert again is first
         assert (await first.finished())["output"]
+
+
+async def test_open_runs_are_bounded_in_all_and_per_tenant(world) -> None:
+    async with world() as w:
+        w.worker.most, w.engine.gate = Most(runs=3, of_tenant=2), asyncio.Event()
+        for _ in range(2):
+            await w.worker.start(Request(text="hello", wanted_role="coder"))
+        with pytest.raises(TooMany):
+            await w.worker.start(Request(text="hello"))
+        await w.worker.start(Request(text="hello", wanted_role="coder", tenant=1))
+        with pytest.raises(TooMany, match=r"limits\.runs = 3"):
+            await w.worker.start(Request(text="hello", tenant=2))
+        assert len(w.ledger.runs) == 3
+        w.engine.gate.set()
+        await asyncio.gather(*w.worker.tasks.values())
+        assert w.worker.open.total() == 0
 
 
 async def test_an_engine_that_is_down_fails_the_turn_and_the_same_key_tries_again(world) -> None:

@@ -77,7 +77,13 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
     async with running(place, progress=progress) as services:
         if on is not None:
             await guarded(services)
-        config = uvicorn.Config(create(services), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            create(services),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(1, round(place.settings.server.drain)),
+        )
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[taken]))
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from agentflow.errors import (
     GraphFailed,
     LeaseLost,
     NotFound,
+    TooMany,
     TurnFailed,
 )
 from agentflow.graph import Graph
@@ -35,6 +37,14 @@ PATIENCE = 5.0
 """Seconds after which a waiting run looks again although nobody has woken it: for signals that were lost."""
 
 
+@dataclass(frozen=True)
+class Most:
+    """How many runs may be open in this process: of all tenants, and of one."""
+
+    runs: int = 4096
+    of_tenant: int = 2048
+
+
 @dataclass
 class Worker:
     """Executes turns, and the runs of the LangGraph protocol where `protocol` is there.
@@ -49,6 +59,7 @@ class Worker:
     renewal: float = 10.0
     remembered: Callable[[], None] = lambda: None
     fault: Callable[[str], None] = lambda _point: None
+    most: Most = field(default_factory=Most)
     metrics: Metrics = field(default_factory=Metrics)
     spans: Spans = field(default_factory=NoSpans)
     protocol: ProtocolRuns | None = None
@@ -56,6 +67,7 @@ class Worker:
     """Set when a run has ended that has a webhook."""
     wakes: Wakes = field(default_factory=Wakes)
     feeds: dict[str, Feed] = field(default_factory=dict)
+    open: Counter[int] = field(default_factory=Counter)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     stops: dict[str, str] = field(default_factory=dict)
     live: LiveThreads = field(default_factory=LiveThreads)
@@ -67,6 +79,7 @@ class Worker:
 
         Raises NotFound, Conflict and DatabaseDown; everything later is in the feed.
         """
+        self._has_room(request.tenant)
         acceptance = await self.ledger.accept(request)
         self.fault("after_accept")
         if acceptance.fresh:
@@ -78,6 +91,7 @@ class Worker:
 
         Raises NotFound, Busy, TooMany and DatabaseDown; everything later is in the feed.
         """
+        self._has_room(new.tenant)
         accepted = await self._protocol.runs.accept(new)
         self.fault("after_accept")
         for run_id in accepted.stopped:
@@ -199,8 +213,21 @@ class Worker:
             await self.ledger.reopen(record.run_id, tenant=record.tenant)
         return self._run(Feed.of(record), record.tenant, None)
 
+    def _has_room(self, tenant: int) -> None:
+        """Raises TooMany, before anything is written."""
+        if len(self.tasks) < self.most.runs and self.open[tenant] < self.most.of_tenant:
+            return
+        self.metrics.refused.labels("runs").inc()
+        raise TooMany(
+            f"Too many runs are open (limits.runs = {self.most.runs}, limits.tenant_runs = {self.most.of_tenant}); "
+            "let some end.",
+            field="limits.runs",
+            retry_after=2,
+        )
+
     def _run(self, feed: Feed, tenant: int, lease: Lease | None, *, after: float = 0.0) -> Feed:
         self.feeds[feed.run_id] = feed
+        self.open[tenant] += 1
         feed.meter = self.metrics.turn()
         self.live.begun(feed)
         work = self._work(feed, tenant, lease, after)
@@ -223,6 +250,7 @@ class Worker:
             log.exception("turn broke", run_id=feed.run_id)
             error = AgentflowError("Something broke inside agentflow; its log says what.")
         finally:
+            self.open[tenant] -= 1
             for known_by in (self.feeds, self.tasks, self.stops):
                 known_by.pop(feed.run_id, None)
             feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))

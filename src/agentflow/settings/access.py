@@ -58,6 +58,8 @@ class LimitSettings(Section):
 
     rate: str | None = Field("1200/minute", description="Requests, such as 20/second; null: any number.")
     requests: int = Field(64, ge=1, description="Requests at the same time, streams included.")
+    runs: int = Field(4096, ge=1, description="Runs open in this process, waiting ones included.")
+    tenant_runs: int = Field(2048, ge=1, description="Those of one tenant.")
 
     @model_validator(mode="after")
     def _readable(self) -> "LimitSettings":

@@ -181,6 +181,9 @@ class Server(Section):
     body_limit: Octets = 2 * 1024 * 1024
     message_chars: int = Field(200_000, ge=1)
     turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")
+    drain: Seconds = Field(
+        15.0, description="How long a stop waits for requests, and then for turns; the rest is handed over."
+    )
 
     @property
     def on_loopback(self) -> bool:

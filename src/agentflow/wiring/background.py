@@ -65,7 +65,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
     ]
 
     async def stop() -> None:
-        await services.worker.close(grace=20.0)
+        await services.worker.close(grace=services.settings.server.drain)
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)

@@ -40,7 +40,7 @@ from agentflow.routing.roles import Lesson
 from agentflow.runs.callbacks import Callbacks
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry
-from agentflow.runs.worker import Worker
+from agentflow.runs.worker import Most, Worker
 from agentflow.settings import Settings
 from agentflow.shelves.disk import DiskCache
 from agentflow.telemetry import Metrics
@@ -244,6 +244,7 @@ def _worker(
         renewal=ledger.lease / 3,
         remembered=owed.set,
         fault=needs.fault,
+        most=Most(needs.settings.limits.runs, needs.settings.limits.tenant_runs),
         metrics=metrics,
         spans=needs.spans,
         protocol=protocol,
