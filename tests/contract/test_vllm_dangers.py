@@ -7,6 +7,8 @@ import random
 import re
 import shutil
 import signal
+import sys
+from collections.abc import Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -14,8 +16,6 @@ import httpx
 import pytest
 
 from agentflow.adapters import CONFIG, WEIGHTS, BaseShape, check
-from agentflow.engines.launcher import command
-from agentflow.engines.launcher.supervisor import Supervisor
 from agentflow.engines.vllm import Timeouts, Vllm
 from agentflow.errors import (
     AdapterError,
@@ -210,21 +210,44 @@ def heard(text) -> str:
 
 
 @asynccontextmanager
-async def supervised(url):
-    """A server as `agentflow engine start` runs it, with three slots, and what was said about it."""
-    start = command.Start(
-        python=os.environ.get("AGENTFLOW_VLLM_PYTHON", ".venv-vllm/bin/python"), base=str(BASE),
-        host="127.0.0.1", port=int(url.rpartition(":")[2]), slots=2, host_slots=4, rank=8, on_cpu=True, small=True,
-        more=("--max-model-len", "1024"),
-    )  # fmt: skip
+async def started(url, home):
+    """`agentflow engine start` with three slots, and what it says; afterwards nothing of it is left."""
+    model = {"base": "tiny", "engine": "vllm", "url": url, "slots": 2, "device": "cpu"}
+    (home / "agentflow.yaml").write_text(json.dumps({"model": model}))
+    python = os.environ.get("AGENTFLOW_VLLM_PYTHON", ".venv-vllm/bin/python")
+    command = [
+        sys.executable,
+        "-m",
+        "agentflow",
+        "engine",
+        "start",
+        "-c",
+        home / "agentflow.yaml",
+        "--python",
+        python,
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        "--",
+        "--max-model-len",
+        "1024",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     said: list[str] = []
-    stop = asyncio.Event()
-    running = asyncio.create_task(Supervisor(command.vllm(start), url, os.environ, said.append).run(stop))
+    reading = asyncio.create_task(_read(process.stdout, said))
     try:
         yield said
     finally:
-        stop.set()
-        await running
+        process.terminate()
+        assert await process.wait() == 0
+        await reading
+    assert not list(_processes(url))
+
+
+async def _read(stream, said) -> None:
+    async for line in stream:
+        said.append(line.decode(errors="replace"))
 
 
 async def until(said, times) -> None:
@@ -233,9 +256,9 @@ async def until(said, times) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_killed_engine_comes_back_with_its_adapters(tiny_folders, copies, free_url):
+async def test_a_killed_engine_comes_back_with_its_adapters(tiny_folders, copies, free_url, tmp_path):
     """Killed during loads, then by the pinning of all slots that a server allows and we do not."""
-    async with supervised(free_url) as said:
+    async with started(free_url, tmp_path) as said:
         await until(said, 1)
         engine = Vllm(free_url, timeouts=PATIENT, slots=2)
         name, folder = next(iter(copies(1).items()))
@@ -267,10 +290,16 @@ async def _pin_everything(url, folder) -> None:
 
 
 def _kill_server(url) -> None:
+    for process in _processes(url):
+        os.kill(process, signal.SIGKILL)
+
+
+def _processes(url) -> Iterator[int]:
+    """The server that listens there."""
     port = url.rpartition(":")[2]
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         if f"--port\0{port}\0".encode() in _content(line):
-            os.kill(int(line.parent.name), signal.SIGKILL)
+            yield int(line.parent.name)
 
 
 def _content(file: Path) -> bytes:

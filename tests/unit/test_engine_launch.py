@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from agentflow.cli.commands import app
 from agentflow.cli.engine import shown
 from agentflow.engines.launcher.command import Command
 from agentflow.engines.launcher.supervisor import Patience, Supervisor
@@ -93,6 +95,27 @@ def test_an_engine_without_a_launcher_is_named():
 @pytest.mark.parametrize(("url", "wide"), [("http://127.0.0.1:8000", False), ("http://0.0.0.0:8000", True)])
 def test_a_wide_address_is_noticed(url, wide):
     assert listens_wide(place(url=url)) is wide
+
+
+# --- the commands
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "agentflow.yaml").write_text("model: {engine: vllm, device: cpu, slots: 3}\n")
+    return str(tmp_path / "agentflow.yaml")
+
+
+def test_the_command_is_printed_for_a_shell(file):
+    told = CliRunner().invoke(app, ["engine", "args", "-c", file, "--python", "/opt/python"]).stdout
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in told
+    assert "/opt/python -m vllm.entrypoints.openai.api_server --model" in told
+
+
+def test_an_engine_that_is_not_installed_is_told_with_the_extra(file):
+    result = CliRunner().invoke(app, ["engine", "start", "-c", file])
+    assert isinstance(result.exception, StartError)
+    assert "agentflow[vllm]" in str(result.exception)
 
 
 # --- the supervisor
