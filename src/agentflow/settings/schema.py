@@ -152,6 +152,10 @@ class MemorySettings(Section):
     embed_within: Seconds = Field(0.5, description="A slower embedder is not waited for: words alone decide.")
     session_pause: Seconds = Field(21600.0, description="Silence after which a thread begins a new session.")
     history: int = Field(10, ge=0, le=200, description="Messages of the thread that the prompt repeats.")
+    summaries: bool = Field(
+        False,
+        description="Condense sessions that are over, while nothing else happens; turns stay as they are.",
+    )
     keep_checkpoints: Seconds | None = Field(
         7 * 86400.0, ge=0, description="Of each thread the latest stays, and those younger; null: all."
     )

@@ -9,6 +9,7 @@ import structlog
 
 from agentflow.errors import AgentflowError
 from agentflow.records.signals import Signals
+from agentflow.runs.summarizer import Summarizer
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.reload import Rereading
 from agentflow.wiring.services import Services, assembled
@@ -63,6 +64,9 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(_again(services.watching.look, every=5.0), name="memory of the machine"),
         asyncio.create_task(_again(rereading.look, every=1.0), name="file"),
     ]
+    if services.settings.memory.summaries:
+        summarizer = Summarizer(services.memories.summaries, services.engine, lambda: not worker.tasks)
+        loops.append(asyncio.create_task(_again(summarizer.sum_up, every=60.0), name="summaries"))
 
     async def stop() -> None:
         await services.worker.close(grace=services.settings.server.drain)

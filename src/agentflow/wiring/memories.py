@@ -11,6 +11,7 @@ from agentflow.records.portable import Portable
 from agentflow.records.retention import Retention
 from agentflow.records.rights import Rights
 from agentflow.records.scopes import Scopes
+from agentflow.records.summaries import Summaries
 from agentflow.settings.schema import MemorySettings
 
 
@@ -25,6 +26,7 @@ class Memories:
     reader: Reader
     holdings: Holdings
     retention: Retention
+    summaries: Summaries
 
     @classmethod
     def over(cls, connections: Connections, scopes: Scopes, memory: MemorySettings) -> "Memories":
@@ -37,4 +39,5 @@ class Memories:
             Reader(),
             Holdings(connections),
             Retention(connections, forgetting, scopes.collections, memory.keep_checkpoints),
+            Summaries(connections, scopes, memory.session_pause),
         )

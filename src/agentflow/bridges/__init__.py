@@ -1,0 +1,1 @@
+"""A running agentflow's memory inside other libraries' pipelines."""
