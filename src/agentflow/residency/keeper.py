@@ -317,7 +317,8 @@ class AdapterKeeper:
 
     async def _arrived(self, place: Place) -> None:
         """Wait until it speaks, as long as the role allows."""
-        began, seen = self.clock(), place.failure.told
+        began = self.clock()
+        seen = place.failure.heard(began, LEASE)
         self._measures.used(place)
         place.failure.try_again(began, at_once=True)
         place.waiting += 1

@@ -33,6 +33,7 @@ class Failure:
     count: int = 0
     total: int = 0
     told: int = 0
+    at: float = 0.0
     again: float = 0.0
     stalled: bool = False
 
@@ -40,7 +41,12 @@ class Failure:
         self.error, self.stalled = error, True
         self.count += 1
         self.total += 1
+        self.at = now
         self.again = now + min(PATIENCE, 2.0**self.count)
+
+    def heard(self, now: float, recent: float) -> int:
+        """How many failures a turn that begins now need not hear of: those told, and those long ago."""
+        return self.told if now - self.at <= recent else self.total
 
     def clear(self) -> None:
         self.error, self.count, self.stalled = None, 0, False
