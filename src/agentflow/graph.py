@@ -47,7 +47,7 @@ def build(needs: Needs) -> Graph:
     """The turn: accept, classify, select (the adapter starts to move), recall, generate, remember."""
     settings, roles = needs.settings, needs.settings.roles
     steps: dict[str, Step] = {
-        "accept": partial(accept, ledger=needs.ledger, messages=settings.memory.history),
+        "accept": partial(accept, ledger=needs.ledger, keeper=needs.keeper, messages=settings.memory.history),
         "classify": partial(
             classify,
             ledger=needs.ledger,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agentflow.api.invoke import _headers
+from agentflow.api.answers import headers
 from agentflow.errors import ColdAdapter
 from agentflow.fakes.adapter import fake_adapter
 from agentflow.protocols import Request
@@ -31,7 +31,7 @@ async def test_who_waits_answers_with_the_adapter_and_says_that_it_was_cold(worl
         cold_coder(w, do="wait")
         result = await asked(w)
     assert (result["adapter"], result["selection"]["cold"]["do"]) == ("coder@1", "wait")
-    assert _headers(result)["X-Agentflow-Cold"].startswith("wait; role=coder; eta=")
+    assert headers(result)["X-Agentflow-Cold"].startswith("wait; role=coder; eta=")
 
 
 async def test_the_base_answers_at_once_and_the_next_turn_has_its_adapter(world) -> None:
@@ -41,7 +41,7 @@ async def test_the_base_answers_at_once_and_the_next_turn_has_its_adapter(world)
         await w.keeper.settled()
         again = await asked(w)
     assert (first["role"], first["adapter"], first["output"][:6]) == ("coder", None, "[base]")
-    assert _headers(first)["X-Agentflow-Adapter"] == "none (cold)"
+    assert headers(first)["X-Agentflow-Adapter"] == "none (cold)"
     assert (again["adapter"], "cold" in again["selection"]) == ("coder@1", False)
 
 

@@ -61,10 +61,11 @@ class Memory:
     """Copies in memory that remember the order of what was done."""
 
     calls: list[str] = field(default_factory=list)
+    left: dict[str, int] = field(default_factory=dict)
     full: bool = False
 
     def copies(self) -> dict[str, int]:
-        return {}
+        return self.left
 
     def put(self, name: str, files: Path) -> Path:
         self.calls.append(f"put {name}")
@@ -83,7 +84,7 @@ class Memory:
         self.calls += [f"forget {name}" for name in names]
 
     def strays(self, known) -> list[str]:
-        return []
+        return sorted(set(self.left) - set(known))
 
 
 @dataclass
@@ -432,3 +433,18 @@ async def test_two_hundred_turns_for_twenty_adapters_on_four_slots_leak_nothing(
     assert [one for one in done if isinstance(one, Exception)] == []
     assert sum(place.holds + place.waiting for place in h.keeper.places()) == 0
     assert len(h.engine.folders) <= 4
+
+
+async def test_what_an_earlier_process_left_in_memory_is_taken_over_or_removed(house) -> None:
+    h = house(fake_adapter("coder"))
+    h.memory.left = {"coder@1": 100, "gone@1": 100, "foreign@1": 100}
+    await h.engine.load("foreign@1", Path("/pool/foreign@1"))
+    await h.keeper.reconcile()
+    assert (h.keeper.tier("coder"), h.memory.calls) == ("ram", ["forget gone@1"])
+
+
+async def test_a_conversation_that_goes_on_brings_its_adapter_nearer(house) -> None:
+    h = house(fake_adapter("coder"))
+    h.keeper.resume("coder")
+    await h.settled()
+    assert tiers(h) == {"coder": "ram"}

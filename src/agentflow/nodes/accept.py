@@ -4,25 +4,31 @@ from langchain_core.messages import convert_to_messages
 from langchain_core.runnables import RunnableConfig
 
 from agentflow.errors import BadInput, Conflict
-from agentflow.protocols import Lease, Ledger, Request
+from agentflow.protocols import Keeper, Lease, Ledger, Request
 from agentflow.turn import Accepted, Turn
 
 
-async def accept(turn: Turn, config: RunnableConfig, *, ledger: Ledger, messages: int) -> Accepted:
+async def accept(
+    turn: Turn, config: RunnableConfig, *, ledger: Ledger, keeper: Keeper, messages: int
+) -> Accepted:
     """Take over the turn that a door has accepted, or accept it here when the graph was entered directly.
 
     Entered directly (LangGraph Studio, another graph), thread and run ids are LangGraph's own. `messages`
-    bounds the history. Raises BadInput for an empty text, Conflict while the thread is busy.
+    bounds the history. The adapter of a thread that goes on comes nearer at once. Raises BadInput for an empty
+    text, Conflict while the thread is busy.
     """
     given = turn.get("lease")
     lease = Lease(**given) if given else await _accepted_here(turn, config, ledger)
+    context = await ledger.context(lease.run_id, tenant=lease.tenant, messages=messages)
+    if context["role"] is not None:
+        keeper.resume(context["role"])
     return {
         "run_id": lease.run_id,
         "thread_id": lease.thread_id,
         "attempt": lease.attempt,
         "tenant": lease.tenant,
         "user": lease.user,
-        "context": await ledger.context(lease.run_id, tenant=lease.tenant, messages=messages),
+        "context": context,
     }
 
 

@@ -94,6 +94,14 @@ class Carrier:
             return place.octets
         return await self.cache.weigh(place.adapter.address)
 
+    async def stock(self, known: Collection[str]) -> Collection[str]:
+        """Copies in memory that an earlier process left; those of nobody known are removed with their links."""
+        if self.copies is None:
+            return ()
+        strays = await asyncio.to_thread(self.copies.strays, known)
+        await asyncio.to_thread(self.copies.forget, strays)
+        return await asyncio.to_thread(self.copies.copies)
+
     def forget(self, name: str) -> None:
         """No engine knows the adapter any more: its link may go."""
         if self.copies is not None:

@@ -85,6 +85,7 @@ class AdapterKeeper:
         )
         self._restarts = engine.restarts
         self._closed = False
+        self._has_stock = False
         self._cast.adopt(roster)
         self._want_addresses()
 
@@ -278,6 +279,8 @@ class AdapterKeeper:
                 self._restarts = self.engine.restarts
                 self.tally.restarts += 1
             self._compare(listed)
+            if not self._has_stock:
+                await self._take_stock(listed)
         self._stir()
 
     async def settled(self) -> None:
@@ -456,6 +459,16 @@ class AdapterKeeper:
                 self.tally.drift += 1
                 place.tiers.add("vram")
                 place.tell()
+
+    async def _take_stock(self, listed: Mapping[str, str]) -> None:
+        """Once, after the engine has told what it still opens: copies of an earlier process are ours again."""
+        self._has_stock = True
+        ours = {place.name for place in self._cast if place.name is not None}
+        here = await self._carrier.stock({*ours, *listed})
+        for place in self._cast:
+            if place.name in here and "ram" not in place.moving:
+                place.tiers.add("ram")
+                self._measures.found(place)
 
     def _lost(self, place: Place) -> None:
         """The engine has forgotten it: bring it back if somebody holds it, pinned it or used it lately."""

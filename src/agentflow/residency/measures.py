@@ -44,8 +44,12 @@ class Measures:
         self.pace.learn(STEPS[tier], max(place.octets, 1), seconds)
         self.tally.arrived(place.role, tier, seconds)
         if tier == "ram":
-            octets, now = max(place.octets, 1), self.clock()
-            self.order.insert(place.key, seconds=self.back(place), octets=octets, now=now)
+            self.found(place)
+
+    def found(self, place: Place) -> None:
+        """It is in memory."""
+        octets, now = max(place.octets, 1), self.clock()
+        self.order.insert(place.key, seconds=self.back(place), octets=octets, now=now)
 
     def left_ram(self, place: Place, why: Why) -> None:
         """To make room, which raises the order's clock, or for another reason."""
