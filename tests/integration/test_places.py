@@ -166,6 +166,19 @@ async def test_two_processes_do_not_tell_one_place(connections: Connections, sco
     assert len(home.told) == 3
 
 
+async def test_a_process_that_only_asks_finds_the_place_that_another_tells(
+    connections: Connections, scopes: Scopes
+) -> None:
+    home, vector = FakeVectors(lasting=True), np.float32([1, 0])
+    await stored(connections, scopes, 3)
+    await places(connections, home, "teller").settle()
+    asking = places(connections, home, "asking")
+    place = await scopes.find(0, "conversations", "default")
+    assert await asking.nearest("conversations", place, vector, 3) is None
+    await asking.follow()
+    assert len(await asking.nearest("conversations", place, vector, 3) or []) == 3
+
+
 async def test_a_place_that_lost_its_content_is_filled_again(
     connections: Connections, scopes: Scopes
 ) -> None:

@@ -42,6 +42,7 @@ PROVEN = """
 update vector_place set items = %(items)s, digest = %(digest)s
 where collection_id = %(collection)s and place = %(place)s and worker = %(worker)s
 """
+SERVES = "select serving from vector_place where collection_id = %(collection)s and place = %(place)s"
 LEAVE = "delete from vector_place where collection_id = %(collection)s and place = %(place)s"
 FAILED = """
 update vector_place set last_error = %(error)s where collection_id = %(collection)s and place = %(place)s
@@ -154,6 +155,12 @@ class VectorRecord:
         async with self.connections.background() as connection:
             row = await (await connection.execute(TAKE.encode(), self._of(spot, place))).fetchone()
         return None if row is None else Heard(*row)
+
+    async def serves(self, spot: Spot, place: str) -> bool:
+        """Whether the place holds everything, whichever process tells it."""
+        async with self.connections.background() as connection:
+            row = await (await connection.execute(SERVES, self._of(spot, place))).fetchone()
+        return bool(row and row[0])
 
     async def join(self, spot: Spot, place: str, *, lasting: bool) -> bool:
         """Make a place known; from now on changes are noted. False if it was known."""
