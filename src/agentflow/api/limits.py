@@ -1,8 +1,12 @@
-"""A body over the limit is refused in our own words; the framework's refusal is plain text."""
+"""A body over the limit is refused in our own words; a reader that does not read is left."""
 
+import asyncio
 import json
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger(__name__)
 
 
 class ReadableRefusal:
@@ -34,3 +38,33 @@ class ReadableRefusal:
                 await send({**message, "body": b"" if message.get("more_body") else self.body})
 
         await self.app(scope, receive, tell)
+
+
+class Impatient:
+    """Leaves a reader who takes nothing for `seconds`: what it holds up would pile up here."""
+
+    def __init__(self, app: ASGIApp, *, seconds: float) -> None:
+        self.app = app
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on, each part within its time; the server then closes what is incomplete."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        late = False
+
+        async def tell(message: Message) -> None:
+            nonlocal late
+            try:
+                await asyncio.wait_for(send(message), self.seconds)
+            except TimeoutError:
+                late = True
+                raise
+
+        try:
+            await self.app(scope, receive, tell)
+        except TimeoutError:
+            if not late:
+                raise
+            log.warning("a reader took too long", path=scope["path"], seconds=self.seconds)

@@ -69,7 +69,7 @@ select id, created_at, updated_at, state_at, meta, status, state, interrupts, er
 SAID = """
 select m.thread_id, m.id, m.role, m.content, m.meta, m.role_name, m.adapter, m.tokens_in, m.tokens_out
 from message m join run r on r.id = m.run_id
-where m.thread_id = any(%(ids)s) and m.role in (2, 3) and r.status in (1, 2, 4)
+where m.thread_id = any(%(ids)s) and m.role in (2, 3) and r.status in (1, 2, 4) and r.kind <> 4
   and (%(run)s::uuid is null or r.seq <= (select seq from run where id = %(run)s))
 order by m.thread_id, r.seq, m.role
 """

@@ -1,5 +1,6 @@
 """Webhooks: the run as it ended, sent to the address that its request named."""
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -9,13 +10,12 @@ from agentflow.egress import Egress
 from agentflow.errors import AddressRefused, AgentflowError, NotFound
 from agentflow.records.jobs import Jobs
 from agentflow.records.runs import Runs
+from agentflow.runs.callbacks import judge, signed
 from agentflow.runs.encoding import encoded
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
 JOB = "webhook"
-FINAL = (401, 403, 404, 410)
-"""Answers after which it is not tried again."""
 
 
 class NotDelivered(AgentflowError):
@@ -24,12 +24,14 @@ class NotDelivered(AgentflowError):
 
 @dataclass(frozen=True)
 class Webhooks:
-    """`values` reads the values of a run's thread."""
+    """`values` reads the values of a run's thread. `secret` None: unsigned. `clock` gives Unix seconds."""
 
     runs: Runs
     egress: Egress
     jobs: Jobs
     values: Callable[[Json, int, str], Awaitable[object]]
+    secret: str | None = None
+    clock: Callable[[], float] = time.time
 
     async def owed(self) -> int:
         """Ask for the delivery of every run that has ended since and was not told; how many."""
@@ -52,14 +54,18 @@ class Webhooks:
             await self.send(address, {**run, "values": values}, payload["run_id"])
 
     async def send(self, address: str, body: Json, delivery: str) -> None:
-        """Raises NotDelivered and Unreachable; an address that is refused now is given up."""
+        """Signed as callbacks are, and tried again for the same reasons. Raises NotDelivered and Unreachable."""
+        told = encoded(body)
         headers = {"content-type": "application/json", "x-agentflow-delivery": delivery}
+        if self.secret is not None:
+            headers |= signed(self.secret, delivery, int(self.clock()), told)
         try:
-            answer = await self.egress.post(address, encoded(body), headers)
+            answer = await self.egress.post(address, told, headers)
         except AddressRefused as error:
             log.warning("webhook refused", run_id=delivery, reason=error.message)
             return
-        if answer.status in FINAL:
+        verdict = judge(answer, "", 1)
+        if verdict.kind == "dead":
             log.warning("webhook refused by its receiver", run_id=delivery, status=answer.status)
-        elif not 200 <= answer.status < 300:
+        elif verdict.kind == "again":
             raise NotDelivered(f"The receiver answered {answer.status}.")

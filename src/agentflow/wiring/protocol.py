@@ -77,8 +77,9 @@ def served(
     registry: Registry,
     egress: Egress,
     make_worker: Callable[[ProtocolRuns], Worker],
+    secret: str | None,
 ) -> Served:
-    """Everything of the protocol over one database; the worker executes turns and runs alike."""
+    """The protocol over one database; turns and runs share the worker. `secret` signs webhooks."""
     threads, checkpoints = ThreadRows(connections), Checkpoints(connections)
     conversation = Conversation(threads.said)
     runs = Runs(connections, decide, ledger.worker, ledger.lease, ledger.pause)
@@ -112,7 +113,7 @@ def served(
         egress=egress,
         jobs=jobs,
         clock=Clock(crons, jobs, begin),
-        webhooks=Webhooks(runs, egress, jobs, values),
+        webhooks=Webhooks(runs, egress, jobs, values, secret),
         worker=make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes())),
     )
     jobs.on(clock.JOB, found.clock.strike)

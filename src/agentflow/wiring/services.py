@@ -171,7 +171,9 @@ async def _services(
     )
     graph, owed, metrics = graphs.build(needs), asyncio.Event(), Metrics()
     make_worker = partial(_worker, needs, graph, ledger, connections, owed, metrics)
-    protocol = served(connections, ledger, _registry(place, graph), egress, make_worker)
+    signing = settings.webhooks.secret
+    secret = None if signing is None else signing.get_secret_value()
+    protocol = served(connections, ledger, _registry(place, graph), egress, make_worker, secret)
     return Services(
         settings=settings,
         needs=needs,
@@ -193,7 +195,7 @@ async def _services(
         memory_check=MemoryCheck(connections, scopes, places),
         indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
-        callbacks=_callbacks(settings, connections, egress),
+        callbacks=Callbacks(CallbackRecords(connections), egress, secret),
         memories=Memories.over(connections, scopes, settings.memory),
         owed=owed,
         metrics=metrics,
@@ -218,13 +220,6 @@ async def _classifier(
     stack.push_async_callback(classifier.close)
     await classifier.open()
     return classifier
-
-
-def _callbacks(settings: Settings, connections: Connections, egress: Egress) -> Callbacks:
-    secret = settings.webhooks.secret
-    return Callbacks(
-        CallbackRecords(connections), egress, None if secret is None else secret.get_secret_value()
-    )
 
 
 def _worker(

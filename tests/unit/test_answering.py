@@ -1,0 +1,46 @@
+"""A caller of the OpenAI door who hangs up stops what is done for it alone."""
+
+import asyncio
+from contextlib import aclosing
+from types import SimpleNamespace
+
+from agentflow.api.openai.answering import _heard
+from agentflow.protocols import Request
+
+
+async def until(fact) -> None:
+    async with asyncio.timeout(5):
+        while not fact():  # noqa: ASYNC110 - another task changes it
+            await asyncio.sleep(0.01)
+
+
+async def test_the_last_reader_takes_the_generation_along(world) -> None:
+    async with world() as w:
+        w.engine.gate = asyncio.Event()
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        await until(lambda: w.engine.running == 1)
+        listening = asyncio.ensure_future(_all(feed, w))
+        await until(lambda: feed.readers == 1)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await until(lambda: feed.closed)
+        assert ("cancel", "coder@1") in w.engine.calls or w.engine.running == 0
+        assert (await w.ledger.find(feed.run_id, tenant=0)).status in ("failed", "cancelled")
+
+
+async def test_who_else_listens_keeps_the_turn_going(world) -> None:
+    async with world() as w:
+        w.engine.gate = asyncio.Event()
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        other = asyncio.ensure_future(feed.finished())
+        listening = asyncio.ensure_future(_all(feed, w))
+        await until(lambda: feed.readers == 2)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        w.engine.gate.set()
+        assert (await other)["output"] == "[coder] You said: hello"
+
+
+async def _all(feed, w) -> str:
+    async with aclosing(_heard(feed, SimpleNamespace(worker=w.worker))) as pieces:
+        return "".join([one.text async for one in pieces])
