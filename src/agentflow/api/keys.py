@@ -42,7 +42,18 @@ NEEDS: dict[str, frozenset[str]] = {
     "store": frozenset({"threads", "memory"}),
     "memory": frozenset({"memory"}),
 }
-FOR_ALL = ("", "info", "ready", "docs", "redoc", "openapi.json", "routes", "residency", "static-offline-docs")
+FOR_ALL = (
+    "",
+    ".well-known",
+    "info",
+    "ready",
+    "docs",
+    "redoc",
+    "openapi.json",
+    "routes",
+    "residency",
+    "static-offline-docs",
+)
 """What any key may read."""
 KNOWN_FOR, KNOWN_AT_MOST = 5.0, 4096
 """Seconds for which the database is not asked about a key again, and about how many."""
@@ -99,17 +110,22 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or name the caller and pass on."""
-        if scope["type"] != "http" or scope["path"] in OPEN or scope["method"] == "OPTIONS":
+        upgrade = scope["type"] == "websocket"
+        if not upgrade and (scope["type"] != "http" or scope["path"] in OPEN or scope["method"] == "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        request = Request(scope)
+        scope.setdefault("state", {})
+        request = Request({**scope, "type": "http", "method": "GET"} if upgrade else scope)
         async with AsyncExitStack() as stack:
             try:
                 who = request.state.caller = await self._admitted(request)
                 if self.quota is not None and who.id:
                     await stack.enter_async_context(self.quota.spent(who.id))
             except AgentflowError as error:
-                await _refused(request, error)(scope, receive, send)
+                if upgrade:
+                    await send({"type": "websocket.close", "code": 4401, "reason": error.message[:120]})
+                else:
+                    await _refused(request, error)(scope, receive, send)
                 return
             await self.app(scope, receive, send)
 

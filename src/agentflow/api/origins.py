@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
 
 STUDIO = "https://smith.langchain.com"
 """Where LangGraph Studio is served from."""
@@ -20,9 +21,9 @@ def allow(app: FastAPI, origins: tuple[str, ...]) -> None:
     """
 
     async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        origin = request.headers.get("origin")
-        if origin is None or request.method in SAFE or origin in origins or _own(origin, request):
+        if request.method in SAFE or welcome(request, origins):
             return await go_on(request)
+        origin = request.headers.get("origin", "")
         message = f"Pages of {origin[:200]} may not use this server; server.origins lists those that may."
         return JSONResponse({"error": "Forbidden", "message": message, "detail": message}, 403)
 
@@ -38,6 +39,9 @@ def allow(app: FastAPI, origins: tuple[str, ...]) -> None:
         )
 
 
-def _own(origin: str, request: Request) -> bool:
-    """A page that this server itself has served."""
-    return origin.partition("://")[2] == request.headers.get("host")
+def welcome(connection: HTTPConnection, origins: tuple[str, ...]) -> bool:
+    """No web page asks, or one of `origins`, or one that this server itself has served."""
+    origin = connection.headers.get("origin")
+    if origin is None or origin in origins:
+        return True
+    return origin.partition("://")[2] == connection.headers.get("host")

@@ -1,7 +1,7 @@
 """Connection pools: for one owner at a time, or across tenants; and what a lost database looks like to the rest."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -190,6 +190,22 @@ async def _alive(connection: Connection) -> None:
     if now - connection.seen > TRUSTED:
         await AsyncConnectionPool.check_connection(connection)
         connection.seen = now
+
+
+IN_TURN = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+"""Until the transaction's end, nobody else is in turn for the same name."""
+
+
+async def in_turn(connection: Connection, name: str, statement: bytes, parameters: Mapping[str, Any]) -> Any:
+    """The first row of a statement that sees what everybody before it in turn has committed; one round trip.
+
+    A statement that waits for a row's lock goes on with what it saw when it began. The lock here is a statement of
+    its own before, in the same transaction, so the second one begins after it.
+    """
+    async with connection.pipeline():
+        await connection.execute(IN_TURN, (name,))
+        cursor = await connection.execute(statement, parameters)
+        return await cursor.fetchone()
 
 
 def vector_text(vector: Vectors) -> str:

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Owner, Request, RunRecord, RunStatus
-from agentflow.records.connections import Connection, Connections
+from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.records.memories import INSERT, WORDS, written
 from agentflow.records.scopes import Scopes
 from agentflow.turn import Context, Json
@@ -324,10 +324,13 @@ class PostgresLedger:
     async def _written(self, connection: Connection, request: Request, run_id: str, thread_id: str) -> Any:
         """One statement; only a key that may be taken meanwhile needs a transaction to take it back."""
         parameters = self._acceptance(request, run_id, thread_id)
-        if request.idempotency_key is None:
+        if request.thread_id is None and request.idempotency_key is None:
             return await (await connection.execute(ACCEPT, parameters)).fetchone()
+        if request.idempotency_key is None:
+            return await in_turn(connection, thread_id, ACCEPT.encode(), parameters)
         row: Any = None
         async with connection.transaction() as transaction:
+            await connection.execute(IN_TURN, (thread_id,))
             row = await (await connection.execute(ACCEPT, parameters)).fetchone()
             if row[1] is None:
                 raise Rollback(transaction)

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow.errors import Busy, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Lease, Owner
-from agentflow.records.connections import Connection, Connections
+from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.turn import Json
 
 STATUS = ("pending", "running", "success", "error", "interrupted")
@@ -331,7 +331,7 @@ class Runs:
         self, connection: Connection, new: NewRun, parameters: dict[str, Any]
     ) -> tuple[tuple[str, ...], str]:
         """Under the thread's lock: the policy, and the runs it stops."""
-        await connection.execute(LOCK.encode(), parameters)
+        await connection.execute(IN_TURN, (new.thread_id,))
         rows = await (await connection.execute(OPEN.encode(), parameters)).fetchall()
         decision = self.decide([str(run) for run, _ in rows], new.multitask)
         if decision.refused:
@@ -344,8 +344,11 @@ class Runs:
         return tuple(run for run, _, status in stopped if status == 1), decision.how
 
     async def _written(self, connection: Connection, new: NewRun, parameters: dict[str, Any]) -> AcceptedRun:
-        makes = new.create or new.thread_id is None
-        row = await (await connection.execute(ACCEPT[makes].encode(), parameters)).fetchone()
+        statement = ACCEPT[new.create or new.thread_id is None].encode()
+        if new.thread_id is None:
+            row = await (await connection.execute(statement, parameters)).fetchone()
+        else:
+            row = await in_turn(connection, new.thread_id, statement, parameters)
         threads, waiting, status, attempt, at = row or (0, 0, None, 0, None)
         if threads == 0:
             raise NotFound(f"There is no thread {new.thread_id}.", field="thread_id", value=new.thread_id)

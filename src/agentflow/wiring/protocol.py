@@ -32,6 +32,7 @@ from agentflow.runs.multitask import decide
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry, assistant_of
 from agentflow.runs.states import States
+from agentflow.runs.thread_log import ThreadLogs
 from agentflow.runs.wakes import Wakes
 from agentflow.runs.wanted import RunWanted, planned
 from agentflow.runs.webhooks import Webhooks
@@ -53,6 +54,7 @@ class Served:
     crons: Crons
     store: Callable[[Owner], UserStore]
     worker: Worker
+    logs: ThreadLogs
     egress: Egress
     jobs: Jobs
     clock: Clock
@@ -110,6 +112,7 @@ def served(
         checkpoints=checkpoints,
         crons=crons,
         store=store,
+        logs=ThreadLogs(),
         egress=egress,
         jobs=jobs,
         clock=Clock(crons, jobs, begin),

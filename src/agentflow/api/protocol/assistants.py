@@ -249,6 +249,12 @@ async def _within(request: Request, assistant_id: str, namespace: str | None, *,
         )
 
 
+async def schema_of_input(request: Request, graph: str) -> Json:
+    """What a graph takes, as a JSON Schema."""
+    async with services(request).registry.opened(graph) as served:
+        return _schemas(served)["input_schema"] or {}
+
+
 def _schemas(served: Any) -> Json:
     """JSON Schemas. Where a graph's types have none that pydantic knows, the names of its keys."""
     builder = getattr(served, "builder", None)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from agentflow.api.protocol import assistants, crons, meta, runs, store, stream, threads
+from agentflow.api.protocol import a2a, assistants, commands, crons, mcp, meta, runs, store, stream, threads
 
 
 def routers() -> list[APIRouter]:
@@ -12,6 +12,9 @@ def routers() -> list[APIRouter]:
         assistants.router,
         threads.router,
         crons.router,
+        commands.router,
+        mcp.router,
+        a2a.router,
         stream.router,
         runs.router,
         store.router,

@@ -162,6 +162,14 @@ def give_up(request: Request, run_id: str) -> None:
     task.add_done_callback(served.beside.discard)
 
 
+async def finished(request: Request, body: RunWanted, thread_id: str | None) -> Any:
+    """Run to the end; values, or `__error__`."""
+    thread = body_uuid(thread_id, "thread_id")
+    run, feed, _ = await begun(request, body, thread, streams=False)
+    await feed.ended()
+    return await result(request, run, feed)
+
+
 async def result(request: Request, run: Json, feed: Feed) -> Any:
     """What an ended run has come to: values, or `__error__`."""
     if feed.error is not None:

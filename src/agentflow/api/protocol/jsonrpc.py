@@ -1,0 +1,27 @@
+"""JSON-RPC 2.0, as MCP and A2A use it: one request, one answer."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from agentflow.api.protocol.wire import Given, answer
+from agentflow.turn import Json
+
+INVALID, UNKNOWN, PARAMS, INTERNAL = -32600, -32601, -32602, -32603
+
+
+class Call(Given):
+    """A request; without `id` it is a notification, which has no answer."""
+
+    jsonrpc: str = "2.0"
+    id: int | str | None = None
+    method: str
+    params: Json | None = None
+
+
+def result(call: Call, value: Any) -> Response:
+    return answer({"jsonrpc": "2.0", "id": call.id, "result": value})
+
+
+def error(call_id: int | str | None, code: int, message: str, status: int = 200) -> Response:
+    return answer({"jsonrpc": "2.0", "id": call_id, "error": {"code": code, "message": message}}, status)
