@@ -6,6 +6,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Processes that share the tests out, file by file: as many as cores, at most four. 0: all in one, for a debugger.
+WORKERS ?= logical
 VLLM := .venv-vllm
 STUDIO := .venv-studio
 HAYSTACK := .venv-haystack
@@ -18,7 +20,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/agentflow demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack"
+	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack" -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

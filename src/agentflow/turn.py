@@ -10,8 +10,7 @@ from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
 
 from agentflow.prompt import ChatMessage
-
-Json = dict[str, Any]
+from agentflow.prompt import Json as Json  # noqa: PLC0414 - there for what must not import LangGraph to say it
 
 
 class Why(TypedDict):

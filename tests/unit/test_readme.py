@@ -42,6 +42,7 @@ def command(words: list[str]) -> Any:
             break
         assert word in found.commands, f"there is no command {word} in agentflow {' '.join(words)}"
         found = found.commands[word]
+        found = found.whole() if hasattr(found, "whole") else found
     return found
 
 

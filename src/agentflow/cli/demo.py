@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from agentflow.cli import house
+from agentflow.cli.door import door
 from agentflow.cli.terminal import Screen, out, steps
 from agentflow.settings import Environment, load
 from agentflow.wiring import Place
@@ -45,7 +46,7 @@ async def play(environment: Environment) -> None:
         began = time.perf_counter()
         async with AsyncExitStack() as stack:
             with steps("starting agentflow") as progress:
-                address = await stack.enter_async_context(house.door(place, progress=progress))
+                address = await stack.enter_async_context(door(place, progress=progress))
             client = await stack.enter_async_context(house.client(address, {}))
             out.print(
                 f"\nagentflow listens on {address} after {time.perf_counter() - began:.1f} s", highlight=False

@@ -4,20 +4,18 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 
-from agentflow.api.app import create
 from agentflow.errors import AgentflowError, StartError
+from agentflow.prompt import Json
 from agentflow.routing.roles import Lesson
 from agentflow.settings import Environment, load, read_environment
 from agentflow.settings.schema import Server
-from agentflow.turn import Json
-from agentflow.wiring import Place, Progress, Services, running
+from agentflow.wiring import Place, Progress
 
 
 def place(config: Path | None = None, environment: Environment | None = None) -> Place:
@@ -46,55 +44,6 @@ def listening(server: Server) -> socket.socket:
     return taken
 
 
-async def guarded(services: Services) -> None:
-    """Beyond this machine nothing is answered that no key could open. Raises StartError."""
-    settings = services.settings
-    server = settings.server
-    if server.on_loopback or server.api_key or settings.access.tokens or await services.keys.any():
-        return
-    raise StartError(
-        f"server.host = {server.host} can be reached from other machines, so a key is needed: make one with "
-        "`agentflow keys create NAME`, or server.api_key must be set (for example api_key: env:AGENTFLOW_API_KEY). "
-        "Or listen on 127.0.0.1.",
-        field="server.host",
-        value=server.host,
-    )
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to `until_signal`, so that services close in order after the last request."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def door(place: Place, *, progress: Progress, on: socket.socket | None = None) -> AsyncIterator[str]:
-    """Serve in this process, on a free loopback port unless `on` is given; yields the address."""
-    taken = on or listening(Server(host="127.0.0.1", port=_free_port()))
-    host, port = taken.getsockname()[:2]
-    async with running(place, progress=progress) as services:
-        if on is not None:
-            await guarded(services)
-        config = uvicorn.Config(
-            create(services),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=max(1, round(place.settings.server.drain)),
-        )
-        server = _Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[taken]))
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
-        try:
-            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        finally:
-            server.should_exit = True
-            await serving
-
-
 async def until_signal() -> None:
     """Wait for SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -114,6 +63,8 @@ async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.A
         async with client(address, key) as there:
             yield there
         return
+    from agentflow.cli.door import door
+
     async with door(place, progress=progress) as own, client(own, key) as here:
         yield here
 
@@ -193,9 +144,3 @@ async def _answers(address: str) -> bool:
             return "version" in response.json()
     except (httpx.HTTPError, ValueError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from agentflow.cli import house
+from agentflow.cli.memory import memory_app
 from agentflow.cli.terminal import out, steps
 from agentflow.errors import BadInput, ConfigError, UnknownCollection
 from agentflow.settings import Collection, edit
@@ -26,12 +27,7 @@ LOOK = 0.5
 """Seconds between two looks at a move."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `agentflow memory`."""
-    for command in (places, move, check):
-        app.command()(command)
-
-
+@memory_app.command()
 def places(config: Config = None, as_json: AsJson = False) -> None:
     """Show where each collection's vectors are searched, and what a place has not heard of yet."""
     found = asyncio.run(_asked(house.place(config), "/memory/places"))
@@ -42,6 +38,7 @@ def places(config: Config = None, as_json: AsJson = False) -> None:
         _placed(one)
 
 
+@memory_app.command()
 def move(
     name: Name,
     to: Annotated[str, typer.Option("--to", help="postgres, faiss, qdrant, pinecone or langchain.")],
@@ -71,6 +68,7 @@ def move(
     _placed(asyncio.run(_moved(place, name)))
 
 
+@memory_app.command()
 def check(config: Config = None, as_json: AsJson = False) -> None:
     """Compare counts that must agree, and measure how much of the nearest each collection's search finds."""
     found = asyncio.run(_asked(house.place(config), "/memory/check"))

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from agentflow.errors import AgentflowError
-from agentflow.turn import Json
+from agentflow.prompt import Json
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

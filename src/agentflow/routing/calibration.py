@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from agentflow.routing.evidence import Evidence, LeftOut
 
@@ -152,6 +151,8 @@ def _best_cut(score: Wide, right: Mask, wrong: Mask) -> float | None:
 
 def _temper(scores: Wide, labels: NDArray[np.int64], roles: Roles) -> float:
     """The factor that makes the left-out examples most likely; three pseudo-examples hold it near 1."""
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - slow to import; for fitting only
+
     own = roles.of_class[labels]
     rows = np.arange(labels.size)
 

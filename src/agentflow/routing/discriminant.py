@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf as potrf
-from scipy.linalg.lapack import dpotri as potri
 
 from agentflow.protocols import Vectors
 
@@ -71,8 +69,10 @@ def fit_discriminant(features: Vectors, labels: Labels, classes: int, rows: Labe
 
 def inverse(positive: Wide) -> Wide:
     """The inverse of a symmetric positive definite matrix, by Cholesky: half the work of a general one."""
-    factor, _ = potrf(positive, lower=True)
-    found, _ = potri(factor, lower=True)
+    from scipy.linalg.lapack import dpotrf, dpotri  # noqa: PLC0415 - slow to import; for fitting only
+
+    factor, _ = dpotrf(positive, lower=True)
+    found, _ = dpotri(factor, lower=True)
     lower: Wide = np.tril(found)
     return lower + np.tril(lower, -1).T
 

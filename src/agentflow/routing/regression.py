@@ -4,7 +4,6 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from agentflow.protocols import Vectors
 from agentflow.routing.discriminant import Labels, Linear, Wide, inverse
@@ -26,6 +25,8 @@ def fit_regression(features: Vectors, labels: Labels, classes: int, rows: Labels
 
     Stopping after STEPS iterations costs nothing on unseen text: the rest is fitted to the examples.
     """
+    from scipy.optimize import minimize  # noqa: PLC0415 - slow to import; for fitting only
+
     counts = np.bincount(labels, minlength=classes)
     share = (len(labels) / (classes * counts[labels])).astype(np.float32)
     padded = np.hstack([features, np.full((len(features), 1), 0.5, np.float32)])

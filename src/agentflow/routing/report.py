@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from agentflow.errors import ConfigError
 from agentflow.protocols import Vectors
@@ -190,11 +189,12 @@ def share(mask: NDArray[np.bool_]) -> float:
 
 
 def _auroc(inside: Wide, outside: Wide) -> float | None:
-    """Chance that an in-scope message scores above an out-of-scope one (Mann-Whitney)."""
+    """Chance that an in-scope message scores above an out-of-scope one; a tie is half (Mann-Whitney)."""
     if not inside.size or not outside.size:
         return None
-    ranks = rankdata(np.concatenate([inside, outside]))[: inside.size].sum()
-    return round(float((ranks - inside.size * (inside.size + 1) / 2) / (inside.size * outside.size)), 4)
+    ordered = np.sort(outside)
+    below, up_to = (np.searchsorted(ordered, inside, side) for side in ("left", "right"))
+    return round(float((below + up_to).mean()) / 2 / outside.size, 4)
 
 
 def _calibration_error(chance: Wide, right: NDArray[np.bool_]) -> float:

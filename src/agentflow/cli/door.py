@@ -1,0 +1,69 @@
+"""The server in this process, for the commands that need one."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from agentflow.api.app import create
+from agentflow.cli.house import listening
+from agentflow.errors import StartError
+from agentflow.settings.schema import Server
+from agentflow.wiring import Place, Progress, Services, running
+
+
+async def guarded(services: Services) -> None:
+    """Beyond this machine nothing is answered that no key could open. Raises StartError."""
+    settings = services.settings
+    server = settings.server
+    if server.on_loopback or server.api_key or settings.access.tokens or await services.keys.any():
+        return
+    raise StartError(
+        f"server.host = {server.host} can be reached from other machines, so a key is needed: make one with "
+        "`agentflow keys create NAME`, or server.api_key must be set (for example api_key: env:AGENTFLOW_API_KEY). "
+        "Or listen on 127.0.0.1.",
+        field="server.host",
+        value=server.host,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `house.until_signal`, so that services close in order after the last request."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def door(place: Place, *, progress: Progress, on: socket.socket | None = None) -> AsyncIterator[str]:
+    """Serve in this process, on a free loopback port unless `on` is given; yields the address."""
+    taken = on or listening(Server(host="127.0.0.1", port=_free_port()))
+    host, port = taken.getsockname()[:2]
+    async with running(place, progress=progress) as services:
+        if on is not None:
+            await guarded(services)
+        config = uvicorn.Config(
+            create(services),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(1, round(place.settings.server.drain)),
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[taken]))
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
