@@ -82,11 +82,17 @@ def test_without_a_pid_file_nothing_is_stopped_or_disowned(tmp_path):
 
 
 def test_what_ignores_the_first_signal_gets_a_harder_one(monkeypatch):
-    monkeypatch.setattr("agentflow.records.processes.PATIENCE", {signal.SIGINT: 0.1, signal.SIGQUIT: 5.0})
-    deaf = (
-        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as child:
+    monkeypatch.setattr("agentflow.records.processes.PATIENCE", {signal.SIGINT: 0.1, signal.SIGQUIT: 60.0})
+    # Who starts these tests in the background may have left SIGQUIT ignored, and children inherit that.
+    deaf = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+print(flush=True)
+sys.stdin.read()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", deaf], **pipes) as child:
         child.stdout.readline()
         end(child.pid, lambda: child.poll() is not None)
         assert child.returncode == -signal.SIGQUIT

@@ -19,7 +19,7 @@ select current_setting('server_version'),
              and pg_has_role(current_user, oid, 'member')),
        array(select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
              where n.nspname in ('agentflow', 'langgraph') and c.relkind in ('r', 'p') and not c.relforcerowsecurity
-               and c.relname not in ('alembic_version', 'checkpoint_migrations'))
+               and c.relname not in ('alembic_version', 'checkpoint_migrations', 'store_migrations'))
 """
 REVISION = "select version_num from agentflow.alembic_version"
 
