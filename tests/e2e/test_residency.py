@@ -79,7 +79,7 @@ def test_a_turn_tells_where_its_adapter_was_and_which_it_was(client) -> None:
 def test_roles_come_and_go_without_a_new_start(client, standing) -> None:
     assert answered(client, "coder") == 200
     write(
-        served,
+        standing,
         'coder: {description: python code and functions, lora_path: "tiny:coder"',
         "artist: {description: x",
     )

@@ -83,10 +83,11 @@ def _failed(address: str, name: str, error: Exception) -> Exception:
     """Errors of our own pass; what a library says is told by its kind only: its text may hold signed addresses."""
     if isinstance(error, StartError):
         return error
-    if isinstance(error, FileNotFoundError):
+    missing = isinstance(error, FileNotFoundError | PermissionError)
+    if missing:
         message = f"{address} has no {name}, or may not be read with the keys that are set."
     else:
         message = (
             f"{address}/{name} cannot be read ({type(error).__name__}). Check address, network and keys."
         )
-    return FetchFailed(message, field="lora_path", value=address, retry_after=5)
+    return FetchFailed(message, field="lora_path", value=address, retry_after=None if missing else 5)

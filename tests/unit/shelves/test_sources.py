@@ -117,8 +117,9 @@ async def test_a_bucket_is_read_from_where_it_stopped(bucket, monkeypatch) -> No
 
 
 async def test_what_a_bucket_lacks_is_told(bucket) -> None:
-    with pytest.raises(FetchFailed, match=r"s3://models/legal has no b"):
+    with pytest.raises(FetchFailed, match=r"s3://models/legal has no b") as failed:
         await FileSystemSource("s3", lambda _: bucket).look("s3://models/legal", ["b"])
+    assert failed.value.retry_after is None
 
 
 async def test_a_librarys_own_words_are_not_passed_on() -> None:
