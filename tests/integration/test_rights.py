@@ -1,6 +1,7 @@
 """The owner's rights on real tables: other people's memories do not exist, and forgotten is gone."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from psycopg.types.json import Jsonb
 
-from agentflow.errors import BadInput, NotFound
+from agentflow.errors import BadInput, DatabaseDown, LeaseLost, NotFound
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
@@ -20,6 +21,7 @@ from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.portable import Portable, as_line
+from agentflow.records.retention import Retention
 from agentflow.records.rights import Change, Filter, Owner, Rights
 from agentflow.records.scopes import Scopes
 from agentflow.records.store import UserStore
@@ -414,4 +416,72 @@ async def test_hidden_memories_travel_hidden(desk: Desk) -> None:
     await desk.rights.change(ANN, (await desk.ids())[0], Change(hidden=True))
     assert await brought(desk, BOB, await taken(desk, ANN)) == (2, 0)
     assert await desk.found("Rex", user="bob") == ["You said: My dog is called Rex"]
+    assert await desk.counts_are_exact()
+
+
+async def test_a_turn_that_had_recalled_it_and_ends_later_loses_its_copy(desk: Desk) -> None:
+    await desk.says(f"My number is {SECRET}")
+    mine = await desk.rights.listed(ANN, Filter())
+    under_way = (await desk.ledger.accept(Request(text="What is my number?", user="ann"))).lease
+    await desk.forgetting.forget(ANN, Selector("text", SECRET))
+    shown = [{"id": one["id"], "content": one["content"]} for one in mine]
+    await desk.ledger.finish(under_way, Outcome("ok", {"memories": shown}, None, None, USAGE, 1, []))
+    assert await desk.holding(SECRET) == ["agentflow.run"]
+    async with desk.connections.background() as connection:
+        await connection.execute("update outbox set not_before = now() where kind = 'forget'")
+    await Retention(desk.connections, desk.forgetting, {}, None).sweep()
+    assert await desk.holding(SECRET) == []
+
+
+async def test_a_turn_of_a_forgotten_thread_ends_in_nothing(desk: Desk) -> None:
+    lease = (await desk.ledger.accept(Request(text=f"My number is {SECRET}", user="ann"))).lease
+    await desk.forgetting.forget(ANN, Selector("thread", lease.thread_id))
+    item = NewMemory("conversations", 0, "user", f"My number is {SECRET}")
+    with pytest.raises((LeaseLost, NotFound)):
+        await desk.ledger.finish(lease, Outcome(SECRET, {}, None, None, USAGE, 1, [item]))
+    assert await desk.holding(SECRET) == []
+
+
+async def broken_off(desk: Desk, work: Coroutine[None, None, object]) -> None:
+    """Postgres ends the connection while the work waits for a lock in the middle of its transaction."""
+    kill = (
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where wait_event_type = 'Lock' and datname = current_database()"
+    )
+    async with desk.connections.maintenance() as other, other.transaction():
+        await other.execute("set local role agentflow_background")
+        await other.execute("select from scope for update")
+        await other.execute("reset role")
+        task = asyncio.create_task(work)
+        async with asyncio.timeout(10):
+            while not (await (await other.execute(kill)).fetchall()):  # noqa: ASYNC110 - Postgres is asked
+                await asyncio.sleep(0.02)
+        with pytest.raises(DatabaseDown):
+            await task
+
+
+async def test_a_forgetting_that_breaks_off_has_forgotten_nothing(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    await broken_off(desk, desk.forgetting.forget(ANN, Selector("user")))
+    assert len(await desk.ids()) == 2
+    assert await desk.counts_are_exact()
+    assert (await desk.forgetting.forget(ANN, Selector("user")))["counts"]["memories"] == 2
+
+
+async def test_an_import_that_breaks_off_goes_on(desk: Desk) -> None:
+    told = [
+        {"uid": f"chat-{n}", "speaker": "Ann", "content": f"dog {n}", "session": "a", "place": n}
+        for n in range(9)
+    ]
+    await desk.says("hello")
+    await broken_off(desk, brought(desk, ANN, told))
+    assert await brought(desk, ANN, told) == (9, 0)
+    assert await desk.counts_are_exact()
+
+
+async def test_an_edit_that_breaks_off_leaves_the_former_wording_found(desk: Desk) -> None:
+    await desk.says("My dog is called Rex")
+    number = (await desk.ids())[0]
+    await broken_off(desk, desk.rights.change(ANN, number, Change(content="My cat is called Tom")))
+    assert "My dog is called Rex" in await desk.found("Rex")
     assert await desk.counts_are_exact()

@@ -78,6 +78,12 @@ update document d set digest = '', chunks = (select count(*) from memory m where
 where d.id = any(%(documents)s::bigint[])
 """
 EMPTY = "delete from document where id = any(%(documents)s::bigint[]) and chunks = 0"
+# A turn that is under way may have recalled some of it: its stored answer is looked at again when it is over.
+AGAIN = """
+insert into outbox (tenant, kind, payload, not_before)
+select %(tenant)s, 'forget', %(payload)s, now() + interval '1 hour'
+where exists (select from run where tenant = %(tenant)s and status in (0, 1))
+"""
 RECEIPT = """
 insert into receipt (id, tenant, owner, selected_by, selector, digest, counts)
 values (%(id)s, %(tenant)s, %(owner)s, %(by)s, %(selector)s, %(digest)s, %(counts)s)
@@ -195,6 +201,7 @@ class Forgetting:
         await traces.named("run_id", runs, but=("message",))
         await traces.named("thread_id", found.threads)
         counts["checkpoints"] = await traces.checkpoints(found.threads)
+        await connection.execute(AGAIN, {"tenant": owner.tenant, "payload": Jsonb({"ids": found.ids})})
         if selector.by == "user":
             await traces.named("user_ref", [owner.user])
             await traces.stored(owner.user)

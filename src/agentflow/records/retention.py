@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from agentflow.records.connections import Connections
 from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.rights import Owner
+from agentflow.records.traces import Traces
 from agentflow.settings import Collection
 
 BATCH = 500
@@ -21,6 +22,9 @@ where c.id = m.collection_id and c.name = %(name)s and m.expires_at is null and 
   and m.created_at < now() - %(ttl)s * interval '1 second'
 """
 EXPIRED = "select distinct tenant from memory where expires_at < now() and not pinned"
+AGAIN = """
+delete from outbox where kind = 'forget' and not_before <= now() returning tenant, payload -> 'ids'
+"""
 HOLDS = "select to_regclass('langgraph.checkpoints') is not null"
 # Blobs and writes go with the last checkpoint that names them; a running turn names none of these any more.
 PRUNE = """
@@ -64,7 +68,14 @@ class Retention:
 
     async def sweep(self) -> dict[str, int]:
         """One round; returns how many memories and checkpoints went."""
+        await self._late_copies()
         return {"memories": await self._expired(), "checkpoints": await self._old_checkpoints()}
+
+    async def _late_copies(self) -> None:
+        """Forgotten memories leave the answers of turns that had recalled them and ended later."""
+        async with self.connections.background() as connection, connection.transaction():
+            for tenant, ids in await (await connection.execute(AGAIN)).fetchall():
+                await Traces(connection, tenant).redacted([], ids)
 
     async def _expired(self) -> int:
         async with self.connections.background() as connection:
