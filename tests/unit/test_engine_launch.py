@@ -71,10 +71,14 @@ def test_adapters_are_preloaded_only_when_that_is_asked_for():
     assert options(loaded)["--lora-modules"].startswith("coder@")
 
 
-def test_the_key_is_in_no_argument_and_not_shown():
+def test_the_key_of_vllm_is_in_no_argument():
     command = launch(place(api_key="sesame"), python="python")
-    assert command.env["VLLM_API_KEY"] == "sesame"
-    assert "sesame" not in shown(command)
+    assert (command.env["VLLM_API_KEY"], "sesame" in command.args) == ("sesame", False)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_key_is_not_shown(engine):
+    assert "sesame" not in shown(launch(place(engine=engine, api_key="sesame"), python="python"))
 
 
 def test_what_follows_the_dashes_is_passed_on():

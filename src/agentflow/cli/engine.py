@@ -51,11 +51,14 @@ def start(config: Config = None, python: Python = None, preload: Preload = False
 
 def shown(command: Command) -> str:
     """The command for a shell, its secrets left out."""
-    words = [
-        f"{name}={'...' if name in command.secret else shlex.quote(value)}"
-        for name, value in command.env.items()
-    ]
-    return " ".join([*words, shlex.join(command.args)])
+    env = [f"{name}={_quoted(value, name, command)}" for name, value in command.env.items()]
+    before = ("", *command.args)
+    args = [_quoted(word, previous, command) for previous, word in zip(before, command.args, strict=False)]
+    return " ".join([*env, *args])
+
+
+def _quoted(value: str, name: str, command: Command) -> str:
+    return "..." if name in command.secret else shlex.quote(value)
 
 
 def _command(place: Place, python: str | None, preload: bool, more: list[str] | None) -> Command:

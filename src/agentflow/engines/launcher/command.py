@@ -30,7 +30,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Command:
-    """What is run. `unset` must not be inherited; `secret` names variables that are not shown."""
+    """What is run. `unset` must not be inherited; `secret` names variables and options that are not shown."""
 
     args: tuple[str, ...]
     env: Mapping[str, str]
@@ -91,4 +91,4 @@ def sglang(start: Start) -> Command:
         args += ["--api-key", start.api_key]
     if start.preload:
         args += ["--lora-paths", *(f"{name}={folder}" for name, folder in start.preload.items())]
-    return Command((*args, *start.more), {})
+    return Command((*args, *start.more), {}, secret=("--api-key",))
