@@ -212,7 +212,7 @@ def heard(text) -> str:
 @asynccontextmanager
 async def started(url, home):
     """`agentflow engine start` with three slots, and what it says; afterwards nothing of it is left."""
-    model = {"base": "tiny", "engine": "vllm", "url": url, "slots": 2, "device": "cpu"}
+    model = {"base": "tiny", "engine": "vllm", "url": url, "slots": 2, "max_rank": 8, "device": "cpu"}
     (home / "agentflow.yaml").write_text(json.dumps({"model": model}))
     python = os.environ.get("AGENTFLOW_VLLM_PYTHON", ".venv-vllm/bin/python")
     command = [

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_slots_and_ranks_come_from_the_file_and_the_headers():
     told = options(launch(place(), python="python"))
     wanted = ("--max-loras", "--max-cpu-loras", "--max-lora-rank", "--served-model-name")
     assert [told[name] for name in wanted] == ["4", "4", "8", "base"]
+
+
+def test_without_adapters_the_rank_is_the_limit_of_the_file():
+    nobody = place(max_rank=20)
+    nobody = replace(nobody, settings=nobody.settings.model_copy(update={"roles": {}}))
+    assert options(launch(nobody, python="python"))["--max-lora-rank"] == "32"
 
 
 def test_on_a_gpu_no_slot_is_spared():

@@ -286,6 +286,12 @@ async def test_the_last_free_slot_is_never_pinned(double, folder):
     await engine.close()
 
 
+async def test_a_rank_above_the_servers_is_told_with_the_flag(double, engine, folder):
+    double.state.change(max_lora_rank=1)
+    with pytest.raises(AdapterError, match="larger --max-lora-rank"):
+        await engine.load("a@1", folder("a"))
+
+
 async def test_without_the_rpc_there_are_no_pins(double, folder):
     double.state.change(dev_mode=False)
     engine = Vllm(double.url)

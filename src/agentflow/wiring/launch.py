@@ -42,7 +42,7 @@ def launch(place: Place, *, python: str, preload: bool = False, more: Sequence[s
             port=address.port or 8000,
             slots=model.slots,
             host_slots=max(model.slots, len(ranks)),
-            rank=smallest_rank(ranks),
+            rank=smallest_rank(ranks or [model.max_rank]),
             on_cpu=model.device == "cpu" or (model.device == "auto" and not _GPU.exists()),
             api_key=model.api_key.get_secret_value() if model.api_key else None,
             preload=_preload(place) if preload else {},

@@ -282,7 +282,9 @@ def _absolute(folder: Path) -> Path:
 def _load_error(name: str, folder: Path, refusal: Refused) -> AdapterError:
     if "All items are pinned" in refusal.message:
         return NoRoom(f"No slot for '{name}': every adapter in the engine is pinned. Unload one.")
-    if refusal.status == 404 and "No adapter" not in refusal.message:
+    if "max_lora_rank" in refusal.message:
+        way = "Start it with a larger --max-lora-rank: `agentflow engine start` reads it from the adapters of the file."
+    elif refusal.status == 404 and "No adapter" not in refusal.message:
         way = "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora."
     else:
         way = "Check the folder, and that the engine sees it under the same path."
