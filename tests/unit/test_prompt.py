@@ -31,3 +31,10 @@ def test_no_memory_can_end_the_section_or_begin_a_line(contents: list[str]) -> N
     lines = section.split("\n")[1:-2] if contents else []
     assert (section.count(OPEN), section.count(CLOSE)) == ((1, 1) if contents else (0, 0))
     assert [json.loads(line.split(": ", 1)[1]) for line in lines] == contents
+
+
+@given(st.text(max_size=300))
+def test_no_name_or_heading_can_end_the_section_or_begin_a_line(speaker: str) -> None:
+    section = memory_section([{"speaker": speaker, "day": "2026-11-22", "content": "x"}])
+    assert (section.count(OPEN), section.count(CLOSE), len(section.splitlines())) == (1, 1, 3)
+    assert section.endswith(f': "x"\n{CLOSE}\n')

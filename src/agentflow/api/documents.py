@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request, UploadFile
 
 from agentflow.api.memory import Mine, forgotten, services_of
-from agentflow.errors import BadInput, NotFound, UnknownRole
+from agentflow.errors import BadInput, Forbidden, NotFound, UnknownRole
 from agentflow.protocols import DOCUMENTS, Scope
 from agentflow.records.forget import Selector
 from agentflow.records.library import File
@@ -72,7 +72,7 @@ async def drop(number: int, request: Request, mine: Mine) -> Json:
 async def _checked(scope: Scope, mine: Owner, services: Services) -> None:
     """Raises what makes a place impossible."""
     if scope.user is None and not mine.shared:
-        raise BadInput("Only a key with the scope `admin` adds documents for everybody.", field="everybody")
+        raise Forbidden("Only a key with the scope `admin` adds documents for everybody.", field="everybody")
     known = {DOCUMENTS, *services.settings.collections}
     if scope.collection not in known:
         raise BadInput(

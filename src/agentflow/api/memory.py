@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from agentflow.api.keys import caller
-from agentflow.errors import BadInput, NotFound, UnknownCollection
+from agentflow.errors import Forbidden, NotFound, UnknownCollection
 from agentflow.protocols import DOCUMENTS, Scope
 from agentflow.records.forget import Selector
 from agentflow.records.portable import LONGEST, as_line
@@ -25,10 +25,8 @@ Kind = Literal["turn", "chunk", "fact", "summary"]
 
 
 def owner(request: Request) -> Owner:
-    """Whose memories a request is about. Raises NotFound for a key that may not see memories."""
+    """Whose memories a request is about: the gate has let only keys with the scope `memory` come here."""
     who = caller(request)
-    if "memory" not in who.scopes:
-        raise NotFound("This key may not see memories: it lacks the scope `memory`.", field="key")
     return Owner(who.tenant, who.user, shared="admin" in who.scopes)
 
 
@@ -202,7 +200,7 @@ async def drop(number: int, request: Request, mine: Mine) -> Json:
 async def forgotten(services: Services, mine: Owner, selector: Selector, *, preview: bool) -> Json:
     """The receipt; what was learnt from a forgotten correction is unlearnt. Raises BadInput."""
     if selector.by == "tenant" and not mine.shared:
-        raise BadInput("Only a key with the scope `admin` forgets a whole tenant.", field="everything")
+        raise Forbidden("Only a key with the scope `admin` forgets a whole tenant.", field="everything")
     receipt = await services.memories.forgetting.forget(mine, selector, preview=preview)
     if receipt["counts"]["feedback"] and not preview:
         await services.classifier.unlearn(await services.feedback.lessons())
