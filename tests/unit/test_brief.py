@@ -58,3 +58,36 @@ def test_an_engine_without_tools_is_told_in_words() -> None:
 
 def test_a_result_of_nothing_known_is_still_told() -> None:
     assert without_tools([TOLD]) == [{"role": "user", "content": "Result of a tool: rain"}]
+
+
+def recollection(number: int, session: int, day: str, content: str, **more):
+    said = {"speaker": "user", "said_at": f"2026-11-{day}T10:00:00+00:00", "content": content}
+    return {
+        "id": number,
+        "collection": "c",
+        **said,
+        "score": 1.0,
+        "thread_id": None,
+        "session": session,
+        **more,
+    }
+
+
+def test_memories_stand_session_by_session_in_the_order_in_which_they_were_said() -> None:
+    cited = {"document": "manual.pdf", "page": 3}
+    memories = [
+        recollection(9, 2, "20", "c"),
+        recollection(4, 1, "18", "b"),
+        recollection(7, 3, "19", "d", cited=cited),
+        recollection(3, 1, "18", "a"),
+    ]
+    said = brief("hi", role=Role(), able=ABLE, memories=memories).messages[-1]["content"]
+    assert said.splitlines() == [
+        "<memory>",
+        '- user (2026-11-18): "a"',
+        '- user (2026-11-18): "b"',
+        '- user, p. 3 (2026-11-19): "d"',
+        '- user (2026-11-20): "c"',
+        "</memory>",
+        "hi",
+    ]

@@ -10,7 +10,7 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.fakes.ledger import FakeLedger, FakeMemory
 from agentflow.nodes.recall import recall
 from agentflow.nodes.remember import remember
-from agentflow.protocols import NewMemory, Request, Scope
+from agentflow.protocols import DOCUMENTS, Beside, NewMemory, Request, Scope
 from agentflow.settings import Role
 from agentflow.settings.schema import MemorySettings
 
@@ -161,3 +161,48 @@ class FarMemory(FakeMemory):
 async def test_a_place_that_does_not_answer_costs_the_meaning_not_the_words() -> None:
     home = FarMemory(stored("My dog is Rex", "Fine day").items)
     assert await recalled(turn("dogs?"), home) == ("degraded", ["My dog is Rex"])
+
+
+class Pinned(FakeMemory):
+    """A home with pinned memories."""
+
+    async def beside(self, owner, *, role, thread, collections):
+        texts = ("I am called Ann", "word " * 400, "I live in Oslo")
+        plain = {"collection": "conversations", "speaker": "user", "said_at": "2026-01-01T00:00:00+00:00"}
+        rest = {"score": 0.0, "thread_id": None, "pinned": True}
+        return Beside(
+            pinned=[{"id": -n, "content": text, **plain, **rest} for n, text in enumerate(texts, 1)]
+        )
+
+
+async def test_pinned_memories_come_first_whatever_is_asked_within_their_own_budget() -> None:
+    home = Pinned(stored("My dog is Rex").items)
+    assert await recalled(turn("dogs?"), home) == (
+        "full",
+        ["I am called Ann", "I live in Oslo", "My dog is Rex"],
+    )
+    assert await recalled(turn("dogs?"), home, pinned_tokens=0, min_score=1.5) == ("full", [])
+
+
+async def test_a_pinned_memory_is_shown_once() -> None:
+    home = Pinned(stored("I live in Oslo").items)
+    _, shown = await recalled(turn("Oslo?"), home)
+    assert shown.count("I live in Oslo") == 1
+
+
+async def test_what_the_clients_own_transcript_repeats_is_left_out() -> None:
+    given = {"history": [{"role": "user", "content": "My dog is Rex"}]}
+    assert await recalled(turn("dogs?", given=given), stored("My dog is Rex", "Her dog is Tom")) == (
+        "full",
+        ["Her dog is Tom"],
+    )
+
+
+async def test_a_document_of_the_thread_is_searched_and_anothers_is_not() -> None:
+    here, there = (Scope(0, DOCUMENTS, "default", None, thread) for thread in ("t", "other"))
+    found = (
+        NewMemory(DOCUMENTS, 0, "manual.md", "A dog needs walks"),
+        NewMemory(DOCUMENTS, 0, "b.md", "A dog barks"),
+    )
+    home = FakeMemory([(here, found[0], "d"), (there, found[1], "d")])
+    assert await recalled(turn("dog?"), home, min_score=0) == ("full", ["A dog needs walks"])

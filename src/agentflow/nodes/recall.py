@@ -15,6 +15,7 @@ from agentflow.settings.schema import MemorySettings, Role
 from agentflow.turn import Recalled, Recollection, Turn, remembers
 
 log = structlog.get_logger(__name__)
+MOST_REPEATED = 200  # hits that the prompt's own history may repeat
 SHORT = 40  # characters; a text this short may be part of another by chance
 
 
@@ -44,11 +45,12 @@ async def recall(
         home.beside(owner, role=turn["role"], thread=turn["thread_id"], collections=reads),
     )
     own = [Scope(owner.tenant, collection, owner.user) for collection in reads]
-    k = memory.recall + len(context["history"])
+    history = (turn.get("given") or {}).get("history") or context["history"]
+    k = memory.recall + min(len(history), MOST_REPEATED)
     searches = (searched(home, scope, text, vector, k) for scope in dict.fromkeys([*own, *beside.scopes]))
     answers = await asyncio.gather(*searches)
-    pinned = _pinned(beside.pinned, context["history"], memory)
-    kept = pinned + _kept([found for found, _ in answers], pinned, context["history"], memory)
+    pinned = _pinned(beside.pinned, history, memory)
+    kept = pinned + _kept([found for found, _ in answers], pinned, history, memory)
     return {
         "memory": "full"
         if vector is not None and all(by_meaning for _, by_meaning in answers)
