@@ -178,3 +178,42 @@ def test_any_text_is_settings_or_a_readable_error(text: str) -> None:
         return
     settings, findings = inspect(document, environment(), folder=Path("/srv"))
     assert settings is not None or findings
+
+
+RESIDENT = """
+model: {slots: 2, ram: 4GB, disk: {max: 1GB, path: cache}}
+roles:
+  a: {lora_path: x, pin: true, when_cold: fallback b, cold_budget_ms: 2s, description: x}
+  b: {lora_path: hf://x/y, location: remote, warm: schedule, warm_at: 0 8 * * 1-5, description: x}
+"""
+
+
+def test_tiers_pins_and_cold_budgets_have_short_forms() -> None:
+    settings, mistakes = read(RESIDENT)
+    assert mistakes == []
+    assert settings is not None
+    model, a, b = settings.model, settings.roles["a"], settings.roles["b"]
+    assert (model.ram.max, model.disk.max, model.disk.path) == (4 * 10**9, 10**9, Path("/srv/cache"))
+    assert (a.pin, a.cold_budget_ms, a.when_cold.do, a.when_cold.role) == ("vram", 2000, "fallback", "b")
+    assert (b.pin, b.warm_at, b.when_cold.do) == (None, "0 8 * * 1-5", "wait")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("fallback b", "fallback c", "line 4: roles.a.when_cold = c: no such other role; known: b"),
+        ("fallback b", "fallback a", "line 4: roles.a.when_cold = a: no such other role; known: b"),
+        ("fallback b", "fallback", "fallback needs a role, and only fallback has one"),
+        ("0 8 * * 1-5", "8 o'clock", "is no cron line; write minute, hour, day, month and weekday"),
+        ("warm: schedule, ", "", "warm: schedule and warm_at: a cron line such as 0 8 * * 1-5 go together"),
+        ("location: remote", "pin: VRAM, location: remote, cold_max_ms: 0", "roles.b.cold_max_ms = 0"),
+        ("slots: 2", "slots: 1", "1 roles are pinned in VRAM (a), but model.slots = 1 has room for 0"),
+    ],
+)
+def test_what_cannot_be_kept_is_told_before_anything_starts(old: str, new: str, said: str) -> None:
+    assert said in "\n".join(read(RESIDENT.replace(old, new))[1])
+
+
+def test_pins_may_fill_vram_if_nobody_else_needs_a_slot() -> None:
+    text = "model: {slots: 1}\nroles: {a: {lora_path: x, pin: vram, description: x}, b: {description: x}}\n"
+    assert read(text)[1] == []

@@ -380,7 +380,10 @@ class AdapterKeeper:
         if self._closed:
             return
         wants = self._wishes.wants()
-        standings = [self._standing(place) for place in self._cast]
+        wanted = {want.name for want in wants}
+        # Who lies on the local disk and is not wanted takes no room and goes nowhere: thousands may.
+        alive = (place for place in self._cast if place.tiers or place.moving or place.key in wanted)
+        standings = [self._standing(place) for place in alive]
         for move in plan.moves(standings, self._room.limits(self._traffic), wants, self.clock()):
             place = self._cast.places[move.name]
             act = self._traffic.bring if move.do == "bring" else self._traffic.drop

@@ -45,8 +45,10 @@ class Room:
     def slots(self) -> int | None:
         """Adapters that the engine may have."""
         slots = self._squeezed.get("vram", self._budgets.vram)
+        if self._vram_octets is None:
+            return slots
         largest = max((one.octets for one in self._cast), default=0)
-        if self._vram_octets is None or not largest:
+        if not largest:
             return slots
         fitting = max(1, self._vram_octets // largest)
         return fitting if slots is None else min(slots, fitting)

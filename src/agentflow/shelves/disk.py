@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
@@ -78,12 +79,14 @@ class DiskCache:
         self._wanted: frozenset[str] = frozenset()
         self._lock: BinaryIO | None = None
         self._claimed = False
+        self._claiming = threading.Lock()
 
     @property
     def is_owner(self) -> bool:
         """Whether this process may remove what is here. Asked the first time, it takes the folder if it is free."""
-        if not self._claimed:
-            self._claimed, self._lock = True, _owned(self.folder)
+        with self._claiming:  # downloads ask from threads
+            if not self._claimed:
+                self._claimed, self._lock = True, _owned(self.folder)
         return self._lock is not None
 
     def want(self, addresses: Collection[str]) -> None:

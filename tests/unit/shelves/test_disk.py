@@ -211,3 +211,15 @@ async def test_a_second_process_fetches_but_removes_nothing(cache, tmp_path, sou
 async def test_an_unknown_scheme_says_which_are_known(cache, tmp_path, source) -> None:
     with pytest.raises(AdapterError, match="known are hf"):
         await cache(tmp_path, source).fetch("ftp://x/y")
+
+
+async def test_no_more_downloads_at_once_than_allowed(cache, tmp_path, made) -> None:
+    addresses = [f"hf://{name}/x" for name in "abc"]
+    source = FakeSource({address: made(number + 1.0) for number, address in enumerate(addresses)})
+    source.gate = asyncio.Event()
+    disk = cache(tmp_path, source, terms=Terms(parallel=2))
+    coming = [asyncio.create_task(disk.fetch(address)) for address in addresses]
+    await asyncio.sleep(0.05)
+    assert source.reads == [(CONFIG, 0)] * 2
+    source.gate.set()
+    assert len({files.sha256 for files in await asyncio.gather(*coming)}) == 3
