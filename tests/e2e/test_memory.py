@@ -167,3 +167,16 @@ def test_documents_are_added_from_the_command_line(client, standing) -> None:
     assert (added.returncode, added.stdout.split()[0]) == (0, "added")
     assert "one.md" in agentflow(standing, "documents").stdout
     assert agentflow(standing, "add", "docs/film.mp4").returncode == 1
+
+
+def test_a_large_document_is_embedded_without_waiting_for_turns(client, until) -> None:
+    told = upload(
+        client, "large.txt", "\n\n".join(f"Paragraph {n}. " + "word " * 100 for n in range(400))
+    ).json()
+
+    def owed() -> int:
+        found = client.get("/memory/documents").json()["documents"]
+        return next(one["owed"] for one in found if one["id"] == told["id"])
+
+    assert told["chunks"] == 400
+    until(lambda: owed() == 0)

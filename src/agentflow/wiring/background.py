@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 
 from agentflow.errors import AgentflowError
+from agentflow.records.outbox import Outbox
 from agentflow.records.signals import Signals
 from agentflow.runs.summarizer import Summarizer
 from agentflow.wiring.place import Place, Progress, silent
@@ -17,6 +19,7 @@ from agentflow.wiring.services import Services, assembled
 log = structlog.get_logger(__name__)
 LOOK = 3.0
 """Seconds that the start looks at an engine."""
+BATCH = 64
 GATHER = 0.25
 """Seconds between being woken and working: turns come first, and several owe more than one."""
 
@@ -52,7 +55,9 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
         asyncio.create_task(signals.listen(), name="signals"),
         *await _jobs(stack, services),
-        asyncio.create_task(_again(services.outbox.drain, every=5.0, wake=services.owed), name="relay"),
+        asyncio.create_task(
+            _again(partial(_paid, services.outbox), every=5.0, wake=services.owed), name="relay"
+        ),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
         asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
         asyncio.create_task(_again(services.memories.retention.sweep, every=3600.0), name="retention"),
@@ -91,6 +96,12 @@ async def _jobs(stack: AsyncExitStack, services: Services) -> list[asyncio.Task[
         ),
         asyncio.create_task(_again(served.tidy, every=300.0), name="tidy"),
     ]
+
+
+async def _paid(outbox: Outbox) -> None:
+    """Batch after batch while whole ones are owed, as after a large document; turns come in between."""
+    while await outbox.drain(limit=BATCH) >= BATCH:  # noqa: ASYNC110 - what is owed grows in the database
+        await asyncio.sleep(GATHER)
 
 
 async def _again(
