@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,14 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 async def world(
     request: pytest.FixtureRequest, fresh_database: Callable[[], str]
 ) -> AsyncIterator[tuple[Ledger, MemoryHome]]:
-    """A ledger whose leases last 50 ms, and the memories it writes."""
+    """A ledger whose leases last an hour, and the memories it writes."""
     if request.param == "fake":
-        ledger = FakeLedger(lease=0.05)
+        ledger = FakeLedger(lease=3600)
         yield ledger, ledger.memory
         return
     connections = await open_connections(fresh_database(), size=4)
     scopes = Scopes(connections, {"conversations": Collection()}, "test", 2)
-    yield PostgresLedger(connections, scopes, worker="test", lease=0.05), PostgresMemory(connections, scopes)
+    yield PostgresLedger(connections, scopes, worker="test", lease=3600), PostgresMemory(connections, scopes)
     await connections.close()
 
 
@@ -49,6 +50,11 @@ def outcome(answer: str = "Rex", **changes: object) -> Outcome:
         "latency_ms": 5,
     }
     return Outcome(answer=answer, **{**plain, **changes})
+
+
+def lapsing(ledger: Any) -> Ledger:
+    """The same ledger, giving leases that are over when they begin."""
+    return replace(ledger, lease=-1.0)
 
 
 async def accepted(ledger: Ledger, **request: object) -> Lease:
@@ -112,9 +118,9 @@ async def test_a_thread_goes_on_only_after_its_earlier_turn(ledger: Ledger) -> N
 
 
 async def test_a_run_out_of_lease_is_abandoned_and_claimed_with_the_next_attempt(ledger: Ledger) -> None:
-    lease = await accepted(ledger)
+    await accepted(ledger)
     assert await ledger.abandoned(limit=9) == []
-    await asyncio.sleep(0.06)
+    lease = await accepted(lapsing(ledger))
     assert await ledger.abandoned(limit=9) == [lease.run_id]
     claimed = await ledger.claim(lease.run_id)
     assert claimed is not None
@@ -122,17 +128,14 @@ async def test_a_run_out_of_lease_is_abandoned_and_claimed_with_the_next_attempt
 
 
 async def test_a_renewed_lease_is_not_abandoned(ledger: Ledger) -> None:
-    lease = await accepted(ledger)
-    await asyncio.sleep(0.03)
+    lease = await accepted(lapsing(ledger))
     await ledger.renew(lease)
-    await asyncio.sleep(0.03)
     assert await ledger.abandoned(limit=9) == []
 
 
 async def test_a_stale_attempt_writes_nothing(world: tuple[Ledger, MemoryHome]) -> None:
     ledger, memory = world
-    stale = await accepted(ledger)
-    await asyncio.sleep(0.06)
+    stale = await accepted(lapsing(ledger))
     current = await ledger.claim(stale.run_id)
     assert current is not None
     item = NewMemory("conversations", 0, "user", "stale", np.float32([1, 0]))

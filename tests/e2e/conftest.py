@@ -80,7 +80,7 @@ class House:
 
 @contextmanager
 def built(folder: Path) -> Iterator[House]:
-    """A house in a folder that the server's own user may reach."""
+    """A house with nothing in it, in a folder that the server's own user may reach."""
     for above in (folder, *folder.parents[:2]):
         above.chmod(0o755)
     (folder / "agentflow.yaml").write_text(CONFIG)
@@ -92,17 +92,37 @@ def built(folder: Path) -> Iterator[House]:
         os.kill(pid, signal.SIGQUIT)
 
 
+@pytest.fixture(scope="session")
+def furniture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated data folder to copy: to make one takes as long as all the rest of a start."""
+    with built(tmp_path_factory.mktemp("furniture")) as made:
+        subprocess.run([sys.executable, "-m", "agentflow", "migrate"], cwd=made.folder, check=True)
+        return made.folder / ".agentflow"
+
+
+def furnished(made: House, furniture: Path) -> House:
+    """The house with the data folder in it, its owner kept: shutil keeps none."""
+    subprocess.run(["cp", "-a", furniture, made.folder], check=True)
+    return made
+
+
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def bare_house(tmp_path: Path) -> Iterator[House]:
+    """A house that has never been started."""
     with built(tmp_path) as made:
         yield made
 
 
+@pytest.fixture
+def house(bare_house: House, furniture: Path) -> House:
+    return furnished(bare_house, furniture)
+
+
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def standing(tmp_path_factory: pytest.TempPathFactory, furniture: Path) -> Iterator[House]:
     """A house that the tests of a module share."""
     with built(tmp_path_factory.mktemp("standing")) as made:
-        yield made
+        yield furnished(made, furniture)
 
 
 @pytest.fixture

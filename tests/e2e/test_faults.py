@@ -63,11 +63,11 @@ def test_a_database_that_does_not_answer_is_told_at_start(house, monkeypatch) ->
     assert "Postgres does not answer" in refused.stderr
 
 
-def test_any_server_serves_as_the_database(house, database, monkeypatch) -> None:
+def test_any_server_serves_as_the_database(bare_house, database, monkeypatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database)
-    with house.start() as client:
+    with bare_house.start() as client:
         assert client.post("/invoke", json={"input": "hello"}).status_code == 200
-    assert not (house.folder / ".agentflow").exists()
+    assert not (bare_house.folder / ".agentflow").exists()
 
 
 def test_an_engine_that_is_down_is_a_503_with_the_reason_and_the_turn_is_kept_as_failed(house) -> None:

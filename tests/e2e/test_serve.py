@@ -122,11 +122,11 @@ def test_without_a_key_another_host_name_or_content_type_is_refused(client) -> N
     assert (rebound.status_code, simple.status_code) == (400, 422)
 
 
-def test_sigterm_ends_everything(house) -> None:
-    with house.start() as client:
+def test_sigterm_ends_everything(bare_house) -> None:
+    with bare_house.start() as client:
         client.post("/invoke", json={"input": "hello"})
-    assert house.postgres() != []
-    assert (house.stop(), house.postgres()) == (0, [])
+    assert bare_house.postgres() != []
+    assert (bare_house.stop(), bare_house.postgres()) == (0, [])
 
 
 def agentflow(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -141,13 +141,13 @@ def test_a_second_process_on_the_same_data_folder_is_refused(standing, client) -
     assert "Traceback" not in second.stderr
 
 
-def test_a_taken_port_is_told_before_anything_starts(house) -> None:
+def test_a_taken_port_is_told_before_anything_starts(bare_house) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = agentflow(house.folder, "serve", "--port", str(port))
+        refused = agentflow(bare_house.folder, "serve", "--port", str(port))
     assert refused.returncode == 1
     assert f"127.0.0.1:{port} cannot be listened on" in refused.stderr
-    assert not (house.folder / ".agentflow").exists()
+    assert not (bare_house.folder / ".agentflow").exists()
 
 
 def test_an_open_address_without_a_key_is_refused(house) -> None:
