@@ -141,11 +141,14 @@ async def search(request: Request) -> Response:
 )
 async def namespaces(request: Request) -> Response:
     body = await optional(request, NamespacesWanted)
-    found = await store(request).alist_namespaces(
-        prefix=tuple(body.prefix) if body.prefix else None,
-        suffix=tuple(body.suffix) if body.suffix else None,
-        max_depth=body.max_depth,
-        limit=body.limit,
-        offset=body.offset,
-    )
+    try:
+        found = await store(request).alist_namespaces(
+            prefix=tuple(body.prefix) if body.prefix else None,
+            suffix=tuple(body.suffix) if body.suffix else None,
+            max_depth=body.max_depth,
+            limit=body.limit,
+            offset=body.offset,
+        )
+    except ValueError as error:
+        raise BadInput(f"prefix or suffix cannot be used: {error}", field="prefix") from None
     return answer({"namespaces": [list(one) for one in found]})
