@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentflow.errors import AgentflowError, EngineDown
@@ -138,7 +138,7 @@ class Player:
         self.keeper.adopt(self.roster())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(acts)
 def test_no_sequence_of_events_hurts(played) -> None:
     async def run() -> None:
