@@ -1,6 +1,6 @@
 """What the steps need of the world outside. Every protocol has a contract suite that fakes and real things pass."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -221,6 +221,20 @@ class Scope:
         return Owner(self.tenant, self.user)
 
 
+def own_scopes(owner: Owner, collections: Iterable[str], *, private_to: str | None = None) -> list[Scope]:
+    """What a user has said, by collection: to all roles, or to the one that keeps it private."""
+    return [Scope(owner.tenant, name, owner.user, private_to) for name in dict.fromkeys(collections)]
+
+
+def searched_scopes(
+    owner: Owner, reads: Iterable[str], beside: Iterable[Scope], *, private_to: str | None = None
+) -> list[Scope]:
+    """What a turn may look at: the user's own sets and those beside; a private role sees nothing said to others."""
+    own = own_scopes(owner, reads, private_to=private_to)
+    shared = set() if private_to is None else set(own_scopes(owner, [one.collection for one in own]))
+    return [one for one in dict.fromkeys([*own, *beside]) if one not in shared]
+
+
 @dataclass(frozen=True)
 class Beside:
     """What every question of a turn may use: sets of documents that are at hand, and pinned memories."""
@@ -430,8 +444,8 @@ class NewMemory:
 class Outcome:
     """All that a finished turn writes, in one transaction.
 
-    A "step" ends in tool calls: later turns of the thread do not see it. `exchange` finds the turn again in a
-    client's transcript (retrieval.exchange).
+    With `private` the memories are the role's own. A "step" ends in tool calls: later turns of the thread do not see
+    it. `exchange` finds the turn again in a client's transcript (retrieval.exchange).
     """
 
     answer: str
@@ -443,6 +457,7 @@ class Outcome:
     memories: Sequence[NewMemory] = field(default=())
     kind: Literal["turn", "step"] = "turn"
     exchange: bytes | None = None
+    private: bool = False
 
 
 class Ledger(Protocol):

@@ -1,7 +1,7 @@
 """What every home of memories does: one suite for the fake and for each place where vectors may be."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +165,14 @@ async def test_a_scope_is_forgotten_whole_and_the_others_stay(world: World) -> N
     assert [one["content"] for one in await world.home.search(EVES, "dog", np.float32([1, 0]), 9)] == [
         "a dog"
     ]
+
+
+async def test_what_a_role_keeps_private_no_other_finds(world: World) -> None:
+    lease = (await world.ledger.accept(Request(text="hi"))).lease
+    item = NewMemory("conversations", 0, "user", "my doctor is Ann", np.float32([1, 0]))
+    await world.ledger.finish(lease, Outcome("hi", {}, "nurse", None, USAGE, 1, [item], private=True))
+    await world.settle()
+    own = replace(MINE, role="nurse")
+    for scope, contents in ((own, ["my doctor is Ann"]), (MINE, []), (replace(MINE, role="clerk"), [])):
+        found = await world.home.search(scope, "doctor", np.float32([1, 0]), 9)
+        assert [one["content"] for one in found] == contents

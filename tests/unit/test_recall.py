@@ -35,14 +35,14 @@ def stored(*texts: str, collection: str = "conversations") -> FakeMemory:
 
 
 async def recalled(
-    asked: Any, home: FakeMemory, embedder: Any = None, **memory: Any
+    asked: Any, home: FakeMemory, embedder: Any = None, *, roles: Any = ROLES, **memory: Any
 ) -> tuple[str, list[str]]:
     found = await recall(
         asked,
         ledger=FakeLedger(),
         embedder=embedder or FakeEmbedder(),
         home=home,
-        roles=ROLES,
+        roles=roles,
         memory=MemorySettings(**memory),
     )
     return found["memory"], [one["content"] for one in found["memories"]]
@@ -206,3 +206,14 @@ async def test_a_document_of_the_thread_is_searched_and_anothers_is_not() -> Non
     )
     home = FakeMemory([(here, found[0], "d"), (there, found[1], "d")])
     assert await recalled(turn("dog?"), home, min_score=0) == ("full", ["A dog needs walks"])
+
+
+async def test_a_role_with_private_memory_recalls_what_was_said_to_it_alone() -> None:
+    mine = NewMemory("conversations", 0, "user", "My dog is Rex")
+    home = FakeMemory(
+        [(Scope(0, "conversations", "default", "coder"), mine, "a"), *stored("My dog is Fido").items]
+    )
+    private = {"coder": ROLES["coder"].model_copy(update={"memory": "private"})}
+    assert (await recalled(turn("dogs?"), home, roles=private))[1] == ["My dog is Rex"]
+    artist = {"artist": ROLES["coder"]}
+    assert (await recalled(turn("dogs?", role="artist"), home, roles=artist))[1] == ["My dog is Fido"]

@@ -162,7 +162,7 @@ class FakeLedger:
         entry.kind = outcome.kind
         entry.answer, entry.role, entry.ended_at = outcome.answer, outcome.role, self.clock()
         for one in outcome.memories:
-            scope = Scope(lease.tenant, one.collection, lease.user)
+            scope = Scope(lease.tenant, one.collection, lease.user, outcome.role if outcome.private else None)
             self.memory.items.append((scope, one, lease.thread_id))
 
     async def fail(self, lease: Lease, error: Json, *, final: bool) -> None:

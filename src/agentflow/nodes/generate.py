@@ -9,7 +9,7 @@ from langgraph.types import StreamWriter
 
 from agentflow.brief import brief
 from agentflow.errors import ColdAdapter, GenerationFailed
-from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Owner, Said, Scope
+from agentflow.protocols import Engine, Keeper, Ledger, MemoryHome, Owner, Said, searched_scopes
 from agentflow.settings.schema import Role
 from agentflow.telemetry.traces import Spans
 from agentflow.turn import Json, Recollection, Spoken, Turn
@@ -79,11 +79,12 @@ async def _memories(turn: Turn, home: MemoryHome, roles: Mapping[str, Role]) -> 
     known = turn.get("memories")
     if known is not None or not turn["memory_ids"]:
         return known or []
-    reads = roles[turn["role"]].reads if turn["role"] else Role().reads
+    role = roles[turn["role"]] if turn["role"] else Role()
+    reads = role.reads
     owner = Owner(turn["tenant"], turn["user"])
     beside = await home.beside(owner, role=turn["role"], thread=turn["thread_id"], collections=reads)
-    own = [Scope(owner.tenant, collection, owner.user) for collection in reads]
-    scopes = dict.fromkeys([*own, *beside.scopes])
+    private_to = turn["role"] if role.memory == "private" else None
+    scopes = searched_scopes(owner, reads, beside.scopes, private_to=private_to)
     return [one for scope in scopes for one in await home.fetch(scope, turn["memory_ids"])]
 
 

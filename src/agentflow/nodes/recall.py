@@ -8,7 +8,7 @@ import structlog
 
 from agentflow.errors import EmbedderError, HomeDown
 from agentflow.prompt import ChatMessage
-from agentflow.protocols import Embedder, Ledger, MemoryHome, Owner, Scope, Vectors
+from agentflow.protocols import Embedder, Ledger, MemoryHome, Owner, Scope, Vectors, searched_scopes
 from agentflow.retrieval.origin import is_chore
 from agentflow.retrieval.pieces import tokens
 from agentflow.settings.schema import MemorySettings, Role
@@ -38,16 +38,18 @@ async def recall(
     text = turn.get("text") or context["text"]
     if memory.recall == 0 or turn["selection"]["question"] or is_chore(text) or not remembers(turn):
         return {"memory": "off", "memory_ids": [], "memories": []}
-    reads = list(dict.fromkeys(roles[turn["role"]].reads if turn["role"] else Role().reads))
+    role = roles[turn["role"]] if turn["role"] else Role()
+    reads = list(dict.fromkeys(role.reads))
     owner = Owner(turn["tenant"], turn["user"])
     vector, beside = await asyncio.gather(
         meaning(text, embedder, memory, run_id=turn["run_id"]),
         home.beside(owner, role=turn["role"], thread=turn["thread_id"], collections=reads),
     )
-    own = [Scope(owner.tenant, collection, owner.user) for collection in reads]
     history = (turn.get("given") or {}).get("history") or context["history"]
     k = memory.recall + min(len(history), MOST_REPEATED)
-    searches = (searched(home, scope, text, vector, k) for scope in dict.fromkeys([*own, *beside.scopes]))
+    private_to = turn["role"] if role.memory == "private" else None
+    scopes = searched_scopes(owner, reads, beside.scopes, private_to=private_to)
+    searches = (searched(home, scope, text, vector, k) for scope in scopes)
     answers = await asyncio.gather(*searches)
     pinned = _pinned(beside.pinned, history, memory)
     kept = pinned + _kept([found for found, _ in answers], pinned, history, memory)

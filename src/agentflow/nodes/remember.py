@@ -46,6 +46,7 @@ async def remember(
         latency_ms=round(sum(turn["timings"].values())),
         memories=_memories(turn, text, roles),
         kind="step" if turn.get("tool_calls") else "turn",
+        private=turn["role"] is not None and roles[turn["role"]].memory == "private",
         exchange=exchange(turn["context"]["text"] if "context" in turn else text, turn["answer"]),
     )
     fault("before_commit")

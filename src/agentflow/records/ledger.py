@@ -1,6 +1,5 @@
 """The ledger: a turn is here before its first answered byte, and ends here in one statement."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -12,7 +11,16 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
-from agentflow.protocols import Acceptance, Lease, NewMemory, Outcome, Owner, Request, RunRecord, RunStatus
+from agentflow.protocols import (
+    Acceptance,
+    Lease,
+    Outcome,
+    Owner,
+    Request,
+    RunRecord,
+    RunStatus,
+    own_scopes,
+)
 from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.records.memories import INSERT, WORDS, written
 from agentflow.records.scopes import Scopes
@@ -275,7 +283,7 @@ class PostgresLedger:
             "latency": outcome.latency_ms,
             "kind": KINDS[outcome.kind],
             "exchange": outcome.exchange,
-            **await self._memories(lease, outcome.memories),
+            **await self._memories(lease, outcome),
         }
         async with self.connections.use(lease.owner) as connection:
             cursor = await connection.execute(FINISH.encode(), parameters)
@@ -287,10 +295,11 @@ class PostgresLedger:
             return
         raise _lost(lease)
 
-    async def _memories(self, lease: Lease, memories: Sequence[NewMemory]) -> dict[str, Any]:
-        collections = dict.fromkeys(one.collection for one in memories)
-        places = {name: await self.scopes.find(lease.tenant, name, lease.user) for name in collections}
-        languages = {name: self.scopes.language(name) for name in collections}
+    async def _memories(self, lease: Lease, outcome: Outcome) -> dict[str, Any]:
+        memories, private_to = outcome.memories, outcome.role if outcome.private else None
+        scopes = own_scopes(lease.owner, (one.collection for one in memories), private_to=private_to)
+        places = {scope.collection: await self.scopes.of(scope) for scope in scopes}
+        languages = {name: self.scopes.language(name) for name in places}
         sources = [_message_id(lease.run_id, one.speaker) for one in memories]
         return {
             **written(memories, places, languages, sources),

@@ -71,6 +71,9 @@ class Role(Section):
     system_prompt: str = ""
     reads: tuple[str, ...] = Field(("conversations",), description="Collections it recalls from.")
     writes: tuple[str, ...] = Field(("conversations",), description="Collections its turns are written to.")
+    memory: Literal["shared", "private"] = Field(
+        "shared", description="private: what is said to this role only it recalls."
+    )
     generation: Generation = Generation()
 
     @model_validator(mode="after")
