@@ -53,10 +53,11 @@ async def test_a_request_that_breaks_gives_its_place_back() -> None:
 
 
 async def test_a_door_answers_429_and_when_to_come_back() -> None:
-    app, go_on = FastAPI(), asyncio.Event()
+    app, entered, go_on = FastAPI(), asyncio.Event(), asyncio.Event()
 
     @app.post("/invoke")
     async def slow() -> str:
+        entered.set()
         await go_on.wait()
         return "done"
 
@@ -66,7 +67,7 @@ async def test_a_door_answers_429_and_when_to_come_back() -> None:
         transport=transport, base_url="http://x", headers={"x-api-key": "k"}
     ) as client:
         first = asyncio.create_task(client.post("/invoke"))
-        await asyncio.sleep(0.05)
+        await entered.wait()
         second = await client.post("/invoke")
         go_on.set()
         assert (await first).status_code == 200
