@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 import time
@@ -20,6 +21,9 @@ from agentflow.fakes.voices import answer, clipped, tokens
 Fault = Literal["500", "503", "html", "garbage", "cut", "silence", "hang"]
 """What goes wrong with answers: a status, a page instead of JSON, an event that is no JSON, a connection that is
 cut after the first word, a stream that ends without an end, nothing at all."""
+
+
+THREAD = "engine-double"
 
 
 @dataclass
@@ -115,11 +119,13 @@ def listening(app: ASGIApp, on_stop: Callable[[Callable[[], None]], None] | None
     # The protocol must be named: asyncio sets TCP_NODELAY only then, and without it answers wait 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
+        # No logging of uvicorn's own: it would silence every other server of this process.
+        logging.getLogger("uvicorn.error").addFilter(_of_others)
         config = uvicorn.Config(
-            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none"
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, ws="none"
         )
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="engine-double")
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=THREAD)
         if on_stop:
             on_stop(lambda: _stop(server))
         thread.start()
@@ -130,6 +136,11 @@ def listening(app: ASGIApp, on_stop: Callable[[Callable[[], None]], None] | None
         finally:
             _stop(server)
             thread.join()
+
+
+def _of_others(record: logging.LogRecord) -> bool:
+    """Nobody wants to read what a double logs."""
+    return record.threadName != THREAD
 
 
 def _stop(server: uvicorn.Server) -> None:
