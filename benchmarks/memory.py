@@ -242,7 +242,7 @@ async def report(world: World, items: int, queries: int) -> None:
     print(f"{items} items in one collection, loaded with words and vectors at {rate:.0f} items/s")
     place = await world.scopes.find(MINE.tenant, MINE.collection, MINE.user)
     if items >= 20_000:
-        built = await timed(lambda: build(world.connections, place.collection_id, DIM))
+        built = await timed(lambda: build(world.connections, place.collection_id, DIM, items=items))
         print(f"vector index (HNSW) built in {built / 1000:.1f} s")
         world.scopes.known.clear()
     await relate(world, place)

@@ -13,6 +13,8 @@ from psycopg import sql
 from agentflow.records.connections import Connections
 
 log = structlog.get_logger(__name__)
+MOST_MEMORY = 8192
+"""Megabytes that building an index may take."""
 LARGE = 10_000
 """Memories from which on a collection gets an index."""
 
@@ -29,7 +31,7 @@ from (select to_regclass('agentflow.memory_c' || %(collection)s || '_hnsw') as i
 left join pg_index i on i.indexrelid = n.index
 """
 LARGE_ONES = """
-select c.id, c.dim, c.name from collection c join scope s on s.collection_id = c.id
+select c.id, c.dim, c.name, sum(s.n_docs)::bigint from collection c join scope s on s.collection_id = c.id
 where c.name <> all(%(elsewhere)s::text[])
 group by c.id having sum(s.n_docs) >= %(large)s
 """
@@ -55,19 +57,20 @@ class VectorIndexes:
             self.indexed.update(row[0] for row in await (await connection.execute(INDEXED)).fetchall())
             rows = await (await connection.execute(LARGE_ONES, parameters)).fetchall()
         built = []
-        for collection, dim, name in rows:
+        for collection, dim, name, items in rows:
             if collection not in self.indexed:
                 log.info("a collection gets a vector index", collection=name)
-                if await build(self.connections, collection, dim):
+                if await build(self.connections, collection, dim, items=items):
                     built.append(collection)
         self.indexed.update(built)
         return built
 
 
-async def build(connections: Connections, collection: int, dim: int) -> bool:
+async def build(connections: Connections, collection: int, dim: int, *, items: int = 0) -> bool:
     """Index a collection's vectors; writers and readers go on. False if it is there, or another process builds.
 
-    What a killed process left half-built is built again.
+    What a killed process left half-built is built again. A graph that outgrows its memory is built many times slower
+    (1 GB held 770,000 vectors of 384 dimensions), so `items` says how much it may take; Postgres takes what it needs.
     """
     name = sql.Identifier("agentflow", f"memory_c{collection}_hnsw")
     async with connections.maintenance() as connection:
@@ -75,7 +78,10 @@ async def build(connections: Connections, collection: int, dim: int) -> bool:
         found = await (await connection.execute(FOUND.encode(), {"collection": collection})).fetchone()
         if not alone or not alone[0] or found is None or found[0]:
             return False
-        await connection.execute("set statement_timeout = 0; set maintenance_work_mem = '1GB'")
+        megabytes = min(512 + items * (2 * dim + 900) // 2**20, MOST_MEMORY)
+        await connection.execute(
+            f"set statement_timeout = 0; set maintenance_work_mem = '{megabytes}MB'".encode()
+        )
         await connection.execute(sql.SQL(DROP).format(index=name))
         script = sql.SQL(BUILD).format(
             index=sql.Identifier(f"memory_c{collection}_hnsw"),
