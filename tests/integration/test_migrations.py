@@ -5,6 +5,7 @@ import concurrent.futures
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -24,6 +25,10 @@ def run(dsn: str, task, *arguments: str) -> None:
 
 def test_revisions_and_tables_agree(database: str) -> None:
     run(database, command.check)
+
+
+def test_the_newest_revision_is_told_without_alembic() -> None:
+    assert ScriptDirectory.from_config(migrate.scripts()).get_heads() == [migrate.head()]
 
 
 def test_down_to_nothing_and_up_again(database: str) -> None:

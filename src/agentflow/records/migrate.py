@@ -4,26 +4,23 @@ import contextlib
 import importlib.util
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.store.postgres import PostgresStore
 from psycopg import sql
 from psycopg.rows import dict_row
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from agentflow.errors import DatabaseDown, SchemaMismatch
 from agentflow.records import jobs
 from agentflow.records.ownership import APP, BACKGROUND, ROLES, protect
-from agentflow.tables import SCHEMA
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 LOCK = 0x61666C77  # "aflw": one key for every process that migrates
+SCHEMA = "agentflow"
 MINIMUM_VECTOR = (0, 8)
 CHECKPOINTS = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 # Roles that are not there, or that we may not take on.
@@ -44,7 +41,8 @@ def migrate(dsn: str) -> str:
             lock.execute("select pg_advisory_lock(%s)", (LOCK,))
             _prepare(lock)
             _prepare_roles(lock)
-            _upgrade(dsn)
+            if current(lock) != head():
+                _upgrade(dsn)
             _prepare_checkpoints(dsn)
     except psycopg.OperationalError as error:
         raise DatabaseDown(f"Postgres does not answer: {str(error).strip()}", field="postgres.url") from error
@@ -52,8 +50,8 @@ def migrate(dsn: str) -> str:
 
 
 def head() -> str:
-    """The newest revision this version of agentflow knows."""
-    return ScriptDirectory.from_config(scripts()).get_current_head() or ""
+    """The newest revision this version of agentflow knows: revisions are called by the numbers of their files."""
+    return max(file.name.partition("_")[0] for file in (_folder() / "versions").glob("[0-9]*_*.py"))
 
 
 def current(connection: psycopg.Connection[tuple[object, ...]]) -> str | None:
@@ -114,6 +112,13 @@ def _prepare_roles(connection: psycopg.Connection[tuple[object, ...]]) -> None:
 
 
 def _upgrade(dsn: str) -> None:
+    """Alembic and SQLAlchemy are imported here: most starts find the newest schema and go without them."""
+    from alembic import command  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from sqlalchemy import create_engine  # noqa: PLC0415
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     try:
         with engine.connect() as connection:
@@ -187,8 +192,10 @@ def _protect_store(connection: psycopg.Connection[dict[str, Any]]) -> None:
         protect(execute, "store", "user", schema="langgraph")
 
 
-def scripts() -> Config:
+def scripts() -> "Config":
     """Alembic's view of our revisions."""
+    from alembic.config import Config  # noqa: PLC0415 - see _upgrade
+
     config = Config()
     config.set_main_option("script_location", str(_folder()))
     config.set_main_option("path_separator", "os")

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from psycopg import sql
 
-from agentflow import tables
 from agentflow.records.connections import Connection
 
 GONE = "(forgotten)"
@@ -135,6 +134,8 @@ class Traces:
 
     async def named(self, column: str, values: Sequence[Any], *, but: Sequence[str] = ()) -> None:
         """Rows of any table that name one of these threads, runs or users."""
+        from agentflow import tables  # noqa: PLC0415 - SQLAlchemy: slow to import, and seldom needed
+
         if not values:
             return
         for table in reversed(tables.metadata.sorted_tables):
@@ -148,6 +149,8 @@ class Traces:
 
     async def everything(self) -> None:
         """Rows of any table that name the tenant."""
+        from agentflow import tables  # noqa: PLC0415 - as above
+
         for table in reversed(tables.metadata.sorted_tables):
             if "tenant" in table.c and table.name not in KEPT:
                 name = sql.Identifier(tables.SCHEMA, table.name)
