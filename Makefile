@@ -13,7 +13,7 @@ STUDIO := .venv-studio
 HAYSTACK := .venv-haystack
 PEERS := .venv-peers
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-haystack serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-haystack conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -43,6 +43,9 @@ test-llamacpp: $(VENV)/.ready-dev
 test-haystack: $(VENV)/.ready-dev $(HAYSTACK)/.ready
 	$(BIN)/python -m pytest -m haystack
 
+conformance: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m conformance
+
 test-studio: $(VENV)/.ready-dev $(STUDIO)/.ready
 	$(BIN)/python -m pytest -m studio
 
@@ -54,6 +57,9 @@ migrate: $(VENV)/.ready
 
 schema: $(VENV)/.ready-dev
 	$(BIN)/agentflow config schema > src/agentflow/settings/agentflow.schema.json
+
+bench-doors: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/doors.py
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/turn.py

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,19 @@ def bare_house(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def house(bare_house: House, furniture: Path) -> House:
     return furnished(bare_house, furniture)
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory, furniture: Path) -> Iterator[Callable[[str], House]]:
+    """A function that makes a house with lines of its own in its file; it stands for a module's tests."""
+    with ExitStack() as stack:
+
+        def make(more: str) -> House:
+            made = furnished(stack.enter_context(built(tmp_path_factory.mktemp("founded"))), furniture)
+            (made.folder / "agentflow.yaml").write_text(CONFIG + more)
+            return made
+
+        yield make
 
 
 @pytest.fixture(scope="module")

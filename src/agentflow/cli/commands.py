@@ -1,6 +1,7 @@
 """The commands. What only one of them needs is imported when it runs: others start in a third of the time."""
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agentflow import __version__, telemetry
-from agentflow.cli import house
+from agentflow.cli import fleet, house
 from agentflow.cli.later import later
 from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
@@ -75,7 +76,7 @@ def demo() -> None:
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 - one parameter per option
     config: Config = None,
     host: Annotated[str | None, typer.Option(help="Listen here instead of server.host.")] = None,
     port: Annotated[int | None, typer.Option(help="Listen here instead of server.port.")] = None,
@@ -89,12 +90,24 @@ def serve(
     role: Annotated[
         list[str] | None, typer.Option("--role", help="Add a role: NAME=ADAPTER or NAME=ADAPTER@RAM.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Processes on one address; the engine is then a server of its own."),
+    ] = 1,
+    inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     telemetry.configure(readable=err.is_terminal, level="info")
     changed = _changed(house.place(config), host, port, fake=fake, studio=studio)
     place = replace(_with_roles(changed, role or ()), graphs=graphs)
-    asyncio.run(_serve(place))
+    if workers == 1:
+        asyncio.run(_serve(place, inherited))
+        return
+    given = {"--config": config, "--graphs": graphs, "--host": host, "--port": port}
+    arguments = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+    arguments += [*(["--fake"] if fake else []), *(["--studio"] if studio else [])]
+    arguments += [part for one in role or () for part in ("--role", one)]
+    asyncio.run(_serve_many(place, arguments, workers))
 
 
 @app.command()
@@ -200,11 +213,22 @@ def _with_roles(place: Place, written: Sequence[str]) -> Place:
     return replace(place, settings=settings, extra_roles=extra)
 
 
-async def _serve(place: Place) -> None:
+async def _serve_many(place: Place, arguments: list[str], workers: int) -> None:
+    if place.settings.model.engine == "local":
+        raise ConfigError(
+            "model.engine: local lives in one process, so --workers 1 is all it takes; use a server such as vLLM.",
+            field="model.engine",
+            value="local",
+        )
+    with steps("starting") as progress:
+        await fleet.serve(place, arguments, workers, progress)
+
+
+async def _serve(place: Place, inherited: int | None = None) -> None:
     telemetry.configure(readable=err.is_terminal, level="info", content=place.settings.telemetry.content)
     from agentflow.cli.door import door
 
-    taken = house.listening(place.settings.server)
+    taken = house.listening(place.settings.server) if inherited is None else socket.socket(fileno=inherited)
     async with AsyncExitStack() as stack:
         with steps("starting") as progress:
             address = await stack.enter_async_context(door(place, progress=progress, on=taken))
