@@ -30,6 +30,8 @@ BODIES = {
 }
 LEFT_OUT = ("/docs", "/redoc", "/openapi.json", "/metrics", "/health", "/ready", "/ok", "/info")
 
+STAYS_OPEN = "/threads/{thread_id}/stream/events"
+
 
 @dataclass
 class Town:
@@ -52,7 +54,7 @@ class Town:
             (method.upper(), path)
             for path, methods in listed.items()
             for method in methods
-            if not path.startswith(LEFT_OUT)
+            if not path.startswith(LEFT_OUT) and path != STAYS_OPEN
         ]
 
 
@@ -125,6 +127,22 @@ def test_no_address_shows_or_changes_what_is_somebody_else_s(town: Town, who: st
     assert shown == []
     assert town.remembered() == before
     assert SECRET in town.ask("ann", "POST", "/threads/search", {}).text
+
+
+@pytest.mark.parametrize("who", ["bob", "eve"])
+def test_a_stream_that_stays_open_holds_the_askers_own_events_only(town: Town, who: str) -> None:
+    thread = f"/threads/{town.things['protocol_thread']}"
+    run = {"assistant_id": "agent", "input": {"messages": [{"role": "user", "content": SECRET}]}}
+    begun = town.ask("ann", "POST", f"{thread}/commands", {"id": 1, "method": "run.start", "params": run})
+    assert begun.json()["type"] == "success"
+    assert first_line(town, "ann", f"{thread}/stream/events").startswith("id: ")
+    assert first_line(town, who, f"{thread}/stream/events") == ": heartbeat"
+
+
+def first_line(town: Town, who: str, path: str) -> str:
+    headers = {"x-api-key": town.keys[who]}
+    with town.client.stream("POST", path, json={"channels": ["lifecycle"]}, headers=headers) as answer:
+        return next(answer.iter_lines())
 
 
 class _Anything(dict[str, str]):
