@@ -1,8 +1,10 @@
 """LangGraph's checkpoints in schema `langgraph`: a cache of progress, never the record."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -11,6 +13,7 @@ from langgraph.checkpoint.base import (
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
+    CheckpointTuple,
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -18,6 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from agentflow.errors import DatabaseDown
 from agentflow.protocols import Owner
 from agentflow.records.connections import Connections
 
@@ -78,11 +82,11 @@ delete from checkpoint_blobs b where thread_id = any(%(threads)s) and not exists
 PUT = """
 with b as (
   insert into checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-  select %(thread)s, %(ns)s, one.* from unnest(
-    %(channels)s::text[], %(versions)s::text[], %(types)s::text[], %(blobs)s::bytea[]) one
+  select * from unnest(%(b0)s::text[], %(b1)s::text[], %(b2)s::text[], %(b3)s::text[], %(b4)s::text[], %(b5)s::bytea[])
   on conflict do nothing)
 insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
-values (%(thread)s, %(ns)s, %(id)s, %(parent)s, %(checkpoint)s, %(metadata)s)
+select * from unnest(
+  %(c0)s::text[], %(c1)s::text[], %(c2)s::text[], %(c3)s::text[], %(c4)s::jsonb[], %(c5)s::jsonb[])
 on conflict (thread_id, checkpoint_ns, checkpoint_id)
 do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata
 """
@@ -96,18 +100,92 @@ on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 """
 NEWER = PUT_WRITES + "do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob"
 FIRST = PUT_WRITES + "do nothing"
-BLOB = ("channels", "versions", "types", "blobs")
+GATHERED = 0.02
+"""Seconds for which steps of a run are gathered before they are written together."""
 INLINE = (str, int, float, bool, type(None))
 
 
+@dataclass
+class Gathered:
+    """Rows of several steps, by what makes them one row; a later one replaces an earlier."""
+
+    checkpoints: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+    blobs: list[tuple[Any, ...]] = field(default_factory=list)
+    newer: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+    first: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+
+    def then(self, later: "Gathered") -> "Gathered":
+        """These rows, and later ones over them."""
+        return Gathered(
+            {**self.checkpoints, **later.checkpoints},
+            [*self.blobs, *later.blobs],
+            {**self.newer, **later.newer},
+            {**later.first, **self.first},
+        )
+
+    def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is to be executed."""
+        if self.checkpoints:
+            yield PUT, {**_columns("c", list(self.checkpoints.values()), 6), **_columns("b", self.blobs, 6)}
+        for statement, rows in ((NEWER, self.newer), (FIRST, self.first)):
+            if rows:
+                yield statement, _columns("", list(rows.values()), 9)
+
+
+def _columns(prefix: str, rows: Sequence[Sequence[Any]], count: int) -> dict[str, Any]:
+    return {f"{prefix}{column}": [row[column] for row in rows] for column in range(count)}
+
+
 class TurnSaver(AsyncPostgresSaver):
-    """The checkpoints of one owner; others' threads are empty to it. Only plain data is ever revived."""
+    """The checkpoints of one owner; others' threads are empty to it. Only plain data is ever revived.
+
+    With `gathers`, steps that follow each other within a moment are written together; reading and `flush` write first.
+    """
 
     def __init__(self, connections: Connections, owner: Owner) -> None:
         serde = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=None)
         super().__init__(connections.checkpoints, serde=serde)  # type: ignore[arg-type] # rows are asked for as dicts
         self._connections = connections
         self._owner = owner
+        self.gathers = False
+        self._gathered = Gathered()
+        self._writing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def flush(self) -> None:
+        """Write what has been gathered. Raises DatabaseDown."""
+        async with self._turn:
+            gathered, self._gathered = self._gathered, Gathered()
+            if not (gathered.checkpoints or gathered.newer or gathered.first):
+                return
+            try:
+                async with (
+                    self._connections.use_checkpoints(self._owner) as connection,
+                    connection.pipeline(),
+                ):
+                    for statement, parameters in gathered.statements():
+                        await connection.execute(statement.encode(), parameters)
+            except DatabaseDown:
+                self._gathered = gathered.then(self._gathered)
+                raise
+
+    async def _soon(self) -> None:
+        """What a gathered step waits for when no other comes; an error is that of the next write or the end."""
+        await asyncio.sleep(GATHERED)
+        with contextlib.suppress(DatabaseDown):
+            await self.flush()
+
+    async def _kept(self) -> None:
+        """Write at once, or with what comes within a moment."""
+        if not self.gathers:
+            await self.flush()
+        elif self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._soon())
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See BaseCheckpointSaver."""
+        await self.flush()
+        return await super().aget_tuple(config)
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[Any]:
@@ -136,17 +214,12 @@ class TurnSaver(AsyncPostgresSaver):
         small = {key: value for key, value in values.items() if key not in large}
         versions = {key: version for key, version in new_versions.items() if key in large}
         blobs = self._dump_blobs(thread, space, large, versions) if versions else []
-        parameters = {
-            "thread": thread,
-            "ns": space,
-            "id": checkpoint["id"],
-            "parent": place.get("checkpoint_id"),
-            "checkpoint": Jsonb({**checkpoint, "channel_values": small}),
-            "metadata": Jsonb(get_serializable_checkpoint_metadata(config, metadata)),
-            **{name: [row[at] for row in blobs] for at, name in enumerate(BLOB, start=2)},
-        }
-        async with self._connections.use_checkpoints(self._owner) as connection:
-            await connection.execute(PUT, parameters)
+        shown = Jsonb(get_serializable_checkpoint_metadata(config, metadata))
+        whole = Jsonb({**checkpoint, "channel_values": small})
+        row = (thread, space, checkpoint["id"], place.get("checkpoint_id"), whole, shown)
+        self._gathered.checkpoints[thread, space, checkpoint["id"]] = row
+        self._gathered.blobs.extend(blobs)
+        await self._kept()
         written = {"thread_id": thread, "checkpoint_ns": space, "checkpoint_id": checkpoint["id"]}
         return {"configurable": written}
 
@@ -158,9 +231,11 @@ class TurnSaver(AsyncPostgresSaver):
         at = (place["thread_id"], place["checkpoint_ns"], place["checkpoint_id"])
         rows = self._dump_writes(*at, task_id, task_path, writes)
         special = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-        parameters = {str(column): [row[column] for row in rows] for column in range(9)}
-        async with self._connections.use_checkpoints(self._owner) as connection:
-            await connection.execute((NEWER if special else FIRST).encode(), parameters)
+        kept = self._gathered.newer if special else self._gathered.first
+        for row in rows:
+            key = (*row[:4], row[5])
+            kept[key] = row if special else kept.get(key, row)
+        await self._kept()
 
 
 @dataclass(frozen=True)

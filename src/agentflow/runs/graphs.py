@@ -1,6 +1,7 @@
 """A run of any served graph: what was asked for in, events out, and how it ended."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.base import BaseStore
 from langgraph.types import Command, Send
 
-from agentflow.errors import AgentflowError, GraphFailed
+from agentflow.errors import AgentflowError, DatabaseDown, GraphFailed
 from agentflow.protocols import Lease, Owner
 from agentflow.records.runs import Ending, Runs
 from agentflow.runs.conversation import Conversation, answer_id, answered, shown
@@ -93,6 +94,8 @@ class GraphRuns:
                 raise
             except Exception as error:
                 raise GraphFailed(str(error), kind=type(error).__name__) from error
+            finally:
+                await _flushed(graph)
             interrupts = await _pending(graph, config) if outcome.interrupted else {}
         await before_end()
         if lease.graph == OWN:
@@ -152,7 +155,10 @@ class GraphRuns:
         return ("interrupted" if snapshot.next else "idle"), state
 
     def _bound(self, served: Any, lease: Lease) -> Any:
-        saver = InMemorySaver() if _leaves_nothing(lease.work or {}) else self.saver(lease.owner)
+        work = lease.work or {}
+        saver = InMemorySaver() if _leaves_nothing(work) else self.saver(lease.owner)
+        if hasattr(saver, "gathers"):
+            saver.gathers = work.get("durability") != "sync"
         return served.copy({"checkpointer": saver, "store": self.store(lease.owner)})
 
     async def _given(self, graph: Any, lease: Lease, config: Json) -> Any:
@@ -245,6 +251,13 @@ async def _with_events(
             yield names, mode, chunk
         else:
             yield (), "events", event
+
+
+async def _flushed(graph: Any) -> None:
+    """What the saver still gathers is written before the run's end is."""
+    if hasattr(graph.checkpointer, "flush"):
+        with contextlib.suppress(DatabaseDown):
+            await graph.checkpointer.flush()
 
 
 async def _pending(graph: Any, config: Json) -> Json:

@@ -131,7 +131,10 @@ class States:
             raise BadInput(message, field="graph_id")
         async with self.registry.opened(graph, place(thread, None)) as served:
             owner = Owner(thread["tenant"], thread["user"])
-            yield served.copy({"checkpointer": self.saver(owner), "store": self.store(owner)})
+            saver = self.saver(owner)
+            yield served.copy({"checkpointer": saver, "store": self.store(owner)})
+            if hasattr(saver, "flush"):
+                await saver.flush()
 
     async def _shown(self, thread: Json, snapshots: Sequence[StateSnapshot]) -> list[Json]:
         shown = [_state(one) for one in snapshots]
