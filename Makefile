@@ -20,7 +20,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/agentflow demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack" -n $(WORKERS) --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack" -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
