@@ -34,18 +34,20 @@ class Clock:
             await self.jobs.defer(JOB, {"cron_id": cron["cron_id"]}, once=f"{cron['cron_id']} {at}", at=at)
 
     async def strike(self, payload: Json) -> None:
-        """Begin the run, if the cron is still there and due, and wait for the next. Raises DatabaseDown."""
+        """Begin the run, if the cron is still there and due, and wait for the next; a lost database is tried again.
+
+        Raises DatabaseDown.
+        """
         for cron in await self.crons.due(cron_id=payload["cron_id"]):
             following = next_time(cron["schedule"], cron["timezone"], self.now())
-            if not await self.crons.fired(cron["cron_id"], was=cron["due"], next_at=following):
-                continue
             try:
                 await self.begin(cron)
             except DatabaseDown:
                 raise
             except AgentflowError as error:
                 log.warning("cron could not begin its run", cron_id=cron["cron_id"], reason=error.message)
-            await self.wake({**cron, "next_run_date": following.isoformat()})
+            if await self.crons.fired(cron["cron_id"], was=cron["due"], next_at=following):
+                await self.wake({**cron, "next_run_date": following.isoformat()})
 
     async def sweep(self) -> None:
         """Wake what is due and was forgotten: its job was lost with a database restored, or never kept."""
