@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agentflow.records.cluster import mark_of
+from agentflow.records.processes import leftovers
+
 CONFIG = """
 model: {engine: double}
 embedder: {kind: fake}
@@ -67,15 +70,8 @@ class House:
 
     def postgres(self) -> list[int]:
         """Process ids of the embedded server in this folder."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = entry.read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[0].endswith(b"postgres") and str(self.folder).encode() in b" ".join(words):
-                found.append(int(entry.parent.name))
-        return found
+        data = self.folder / ".agentflow" / "postgres"
+        return [process.pid for process in leftovers(data, mark_of(data))]
 
 
 @contextmanager
