@@ -396,3 +396,50 @@ async def test_a2a_answers_a_message_as_a_finished_task(http) -> None:
     task = (await http.post(card["url"], json=body)).json()["result"]
     assert task["status"]["state"] == "completed"
     assert task["artifacts"][0]["parts"] == [{"kind": "text", "text": "heard: hi ['one']"}]
+
+
+async def test_the_same_key_is_the_same_run_and_another_body_is_refused(client, http) -> None:
+    one, key = await thread(client), {"Idempotency-Key": uuid4().hex}
+    body = {"assistant_id": G, "input": say("hi")}
+    begun = [(await http.post(f"/threads/{one}/runs", json=body, headers=key)).json() for _ in range(2)]
+    assert begun[0]["run_id"] == begun[1]["run_id"]
+    waited = await http.post(f"/threads/{one}/runs/wait", json=body, headers=key)
+    await client.runs.wait(one, G, input=say("later"))
+    again = await http.post(f"/threads/{one}/runs/wait", json=body, headers=key)
+    assert (told(waited.json()), told(again.json())) == (["hi"], ["hi"])
+    other = await http.post(f"/threads/{one}/runs", json={**body, "input": say("ho")}, headers=key)
+    assert (other.status_code, list(other.json())) == (409, ["detail"])
+    assert told((await client.threads.get_state(one))["values"]) == ["hi", "later"]
+
+
+async def test_retries_at_once_are_one_run(client, http) -> None:
+    one, key = await thread(client), {"Idempotency-Key": uuid4().hex}
+    body = {"assistant_id": G, "input": say("hi")}
+    calls = [http.post(f"/threads/{one}/runs/wait", json=body, headers=key) for _ in range(6)]
+    assert [told(each.json()) for each in await asyncio.gather(*calls)] == [["hi"]] * 6
+    assert len(await client.runs.list(one)) == 1
+
+
+async def test_a_run_without_a_thread_is_kept_for_its_key(http) -> None:
+    key, body = {"Idempotency-Key": uuid4().hex}, {"assistant_id": "agent", "input": say("What is justice?")}
+    first, again = [(await http.post("/runs/wait", json=body, headers=key)) for _ in range(2)]
+    assert first.headers["content-location"] == again.headers["content-location"]
+    said = [[(one["id"], one["content"]) for one in each.json()["messages"]] for each in (first, again)]
+    assert said[0] == said[1]
+
+
+async def test_a_repeated_stream_tells_what_the_run_came_to(http) -> None:
+    key, body = {"Idempotency-Key": uuid4().hex}, {"assistant_id": G, "input": say("hi")}
+    first, again = [(await http.post("/runs/stream", json=body, headers=key)) for _ in range(2)]
+    assert first.headers["content-location"] == again.headers["content-location"]
+    assert again.text.count("event: ") == 2
+    last = [json.loads(each.text.strip().splitlines()[-1][len("data: ") :]) for each in (first, again)]
+    assert last[0] == last[1]
+
+
+async def test_a_repeated_request_hears_again_why_its_run_failed(http) -> None:
+    key, body = {"Idempotency-Key": uuid4().hex}, {"assistant_id": G, "input": say("break")}
+    first, again = [(await http.post("/runs/wait", json=body, headers=key)) for _ in range(2)]
+    assert (
+        first.json() == again.json() == {"__error__": {"error": "ValueError", "message": "it broke as asked"}}
+    )

@@ -60,7 +60,7 @@ class Town:
 
 @pytest.fixture(scope="module")
 def town(standing) -> Iterator[Town]:
-    with standing.start() as client:
+    with standing.start("--studio") as client:
         keys = {}
         for name, (tenant, user) in PEOPLE.items():
             command = [
@@ -156,3 +156,12 @@ def test_a_memory_of_somebody_else_is_not_recalled(town: Town) -> None:
     for who in ("bob", "eve"):
         answer = town.ask(who, "POST", "/invoke", {"input": SECRET.replace("the", "which"), "role": "coder"})
         assert SECRET not in json.dumps(answer.json()["memories"])
+
+
+@pytest.mark.parametrize(("length", "code"), [(1, 401), (3_000_000, 413)])
+def test_a_page_that_is_welcome_may_read_why_it_is_refused(town: Town, length: int, code: int) -> None:
+    headers = {"Origin": "https://smith.langchain.com"}
+    if code != 401:
+        headers["x-api-key"] = town.keys["ann"]
+    refused = town.client.post("/threads", content=b" " * length, headers=headers)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (code, headers["Origin"])

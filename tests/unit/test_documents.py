@@ -88,6 +88,13 @@ def test_markdown_is_cut_at_headings_and_knows_its_lines() -> None:
     ]
 
 
+def test_of_a_document_of_headings_alone_they_are_the_text() -> None:
+    assert places("office.md", b"# Office\n\n## Upstairs\n") == [
+        ("Office", "", None, 1),
+        ("Upstairs", "Office", None, 3),
+    ]
+
+
 def test_html_says_what_a_reader_sees() -> None:
     page = b"<html><head><title>x</title></head><script>evil()</script><h1>Refunds</h1><p>Within <b>30</b> days.</p>"
     assert places("page.html", page) == [("Within **30** days.", "Refunds", None, None)]

@@ -60,7 +60,7 @@ def create(services: Services) -> ASGIApp:
         app.include_router(router)
     problems.install(app)
     listening.install(app)
-    origins.allow(app, server.origins)
+    origins.guard(app, server.origins)
     if services.settings.access.hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *services.settings.access.hosts])
     elif not must_show(services.settings):
@@ -69,4 +69,4 @@ def create(services: Services) -> ASGIApp:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
     readable = ReadableRefusal(Impatient(app, seconds=SLOW), body_limit=server.body_limit)
     guarded = gate(readable, services.keys, services.settings, services.metrics)
-    return Watch(openai.InTheirShape(guarded), services.metrics)
+    return Watch(origins.shown(openai.InTheirShape(guarded), server.origins), services.metrics)

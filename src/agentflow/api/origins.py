@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp
 
 STUDIO = "https://smith.langchain.com"
 """Where LangGraph Studio is served from."""
@@ -13,8 +14,8 @@ EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-n
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
-def allow(app: FastAPI, origins: tuple[str, ...]) -> None:
-    """Let pages of `origins` in, Studio's over the private network too; refuse what others' pages send.
+def guard(app: FastAPI, origins: tuple[str, ...]) -> None:
+    """Refuse what pages of other origins send.
 
     A body of JSON under the content type text/plain needs no question of the browser beforehand, so the origin is
     looked at on every request that changes something.
@@ -28,15 +29,23 @@ def allow(app: FastAPI, origins: tuple[str, ...]) -> None:
         return JSONResponse({"error": "Forbidden", "message": message, "detail": message}, 403)
 
     app.middleware("http")(check)
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=EXPOSED,
-            allow_private_network=True,
-        )
+
+
+def shown(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Let pages of `origins` read every answer, Studio's over the private network too.
+
+    Around all that may refuse: a browser keeps an answer without these headers from its page, the reason with it.
+    """
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=list(origins),
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED,
+        allow_private_network=True,
+    )
 
 
 def welcome(connection: HTTPConnection, origins: tuple[str, ...]) -> bool:

@@ -12,13 +12,15 @@ from agentflow.api.keys import Caller, caller
 from agentflow.errors import AgentflowError
 from agentflow.protocols import RunRecord
 from agentflow.records.callbacks import told
+from agentflow.runs.wakes import woken
+from agentflow.runs.worker import PATIENCE
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
 router = APIRouter()
 LONGEST = 280.0
 """Seconds that a caller may wait: builders and proxies hang up after 300."""
-LOOK = 0.5
+OPEN = ("queued", "running")
 
 
 @router.get("/turns/{run_id}", response_model=None, summary="A turn, finished or not")
@@ -42,10 +44,19 @@ async def ended(run_id: str, who: Caller, services: Services, *, within: float) 
         with contextlib.suppress(TimeoutError, AgentflowError):
             await asyncio.wait_for(feed.finished(), within)
         return await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
+    return await _elsewhere(found, who, services, within=within)
+
+
+async def _elsewhere(found: RunRecord, who: Caller, services: Services, *, within: float) -> RunRecord:
+    """A turn that another process works on: it signals the end to who asked for that beforehand."""
     until = asyncio.get_running_loop().time() + within
-    while found.status in ("queued", "running") and asyncio.get_running_loop().time() < until:
-        await asyncio.sleep(LOOK)  # another process works on it
-        found = await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
+    with services.worker.wakes.on(found.run_id) as event:
+        if found.status in OPEN and within:
+            await services.served.runs.watch(found.run_id, tenant=who.tenant)
+            found = await services.ledger.find(found.run_id, tenant=who.tenant, user=who.user)
+        while found.status in OPEN and (left := until - asyncio.get_running_loop().time()) > 0:
+            await woken(event, within=min(left, PATIENCE))
+            found = await services.ledger.find(found.run_id, tenant=who.tenant, user=who.user)
     return found
 
 

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from agentflow.errors import BadInput, StartError
@@ -21,6 +21,7 @@ CODE = {
     ".scala": "scala", ".sol": "sol", ".swift": "swift", ".tex": "latex", ".ts": "ts", ".tsx": "ts",
 }  # fmt: skip
 TEXT = (".txt", ".text", ".log", ".rst", ".json", ".yaml", ".yml", ".toml", ".ini", ".xml", ".sql", ".sh", "")
+ABOVE = " > "
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 
@@ -46,7 +47,15 @@ def passages(name: str, data: bytes) -> list[Passage]:
     if ending not in READERS:
         known = ", ".join(sorted(one for one in (*READERS, *CODE, *TEXT) if one))
         raise BadInput(f"{name} is of no kind that can be read; kinds: {known}.", field="file", value=name)
-    return [one for one in READERS[ending](name, data) if one.text.strip()]
+    found = list(READERS[ending](name, data))
+    return [one for one in found if one.text.strip()] or [_heading(one) for one in found if one.heading]
+
+
+def _heading(passage: Passage) -> Passage:
+    """Of a document that has nothing else, the heading is the text."""
+    above, _, own = passage.heading.rpartition(ABOVE)
+    line = None if passage.line is None else passage.line - 1
+    return replace(passage, text=own, heading=above, line=line)
 
 
 def _decoded(name: str, data: bytes) -> str:
@@ -80,7 +89,7 @@ def _sections(text: str, *, lines: bool) -> Iterator[Passage]:
 
 
 def _path(path: list[tuple[int, str]]) -> str:
-    return " > ".join(heading for _, heading in path)
+    return ABOVE.join(heading for _, heading in path)
 
 
 def _html(name: str, data: bytes) -> Iterator[Passage]:

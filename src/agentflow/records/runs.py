@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import uuid_utils
 from psycopg.types.json import Jsonb
 
-from agentflow.errors import Busy, LeaseLost, NotFound, TooMany
+from agentflow.errors import Busy, Conflict, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Lease, Owner
 from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.turn import Json
@@ -43,13 +43,14 @@ open as (
   select count(*)::int as n, count(*) filter (where start_after is null or start_after <= now())::int as due
   from run where thread_id = %(thread)s and status in (0, 1)),
 r as (
-  insert into run (id, tenant, thread_id, seq, graph, status, attempt, fingerprint, wanted_role, worker,
+  insert into run (id, tenant, thread_id, seq, graph, status, attempt, idem_key, fingerprint, wanted_role, worker,
                    lease_until, assistant_id, work, meta, multitask, start_after, watched)
-  select %(run)s, %(tenant)s, t.id, t.last_seq, %(graph)s, now.go, now.go, ''::bytea, %(role)s, %(worker)s,
-         now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s, %(multitask)s,
+  select %(run)s, %(tenant)s, t.id, t.last_seq, %(graph)s, now.go, now.go, %(key)s, %(fingerprint)s, %(role)s,
+         %(worker)s, now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s, %(multitask)s,
          case when %(after)s > 0 then now() + %(after)s * interval '1 second' end, now.go = 0 and %(watched)s
   from t, open, lateral (select (open.due = 0 and %(after)s <= 0)::int as go) now
   where open.n < %(limit)s
+  on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
   returning id, thread_id, seq, status, attempt, started_at),
 m as (
   insert into message (thread_id, seq, id, tenant, run_id, role, content, meta)
@@ -131,6 +132,7 @@ from run r join thread t on t.id = r.thread_id
 where r.tenant = %(tenant)s and t.user_ref = %(user)s
 """
 GET = SHOWN + " and r.id = %(run)s and (%(thread)s::uuid is null or r.thread_id = %(thread)s)"
+BY_KEY = SHOWN.replace("r.graph\n", "r.graph, r.fingerprint\n") + " and r.idem_key = %(key)s"
 LIST = (
     SHOWN
     + """ and r.thread_id = %(thread)s
@@ -163,7 +165,8 @@ class NewRun:
     """A run to be accepted. `work` is what was asked for; `text` is the message, where the graph is ours.
 
     Without `thread_id` the run gets a thread of its own; `create` makes the named thread where it is missing.
-    `watched`: somebody will read its events here, whoever works on it. `after` is seconds.
+    `watched`: somebody will read its events here, whoever works on it. `after` is seconds. `key` is an idempotency
+    key, which stands for what `fingerprint` was derived from.
     """
 
     graph: str
@@ -181,16 +184,22 @@ class NewRun:
     message_meta: Json | None = None
     wanted_role: str | None = None
     watched: bool = False
+    key: str | None = None
+    fingerprint: bytes = b""
 
 
 @dataclass(frozen=True)
 class AcceptedRun:
-    """`lease` where the run may start at once; `stopped` are running runs that it ends."""
+    """`lease` where the run may start at once; `stopped` are running runs that it ends.
+
+    Not `fresh`: the idempotency key was known, and `run` is the earlier one.
+    """
 
     run: Json
     lease: Lease | None
     stopped: tuple[str, ...] = ()
     how: str = "interrupt"
+    fresh: bool = True
 
 
 @dataclass(frozen=True)
@@ -218,15 +227,27 @@ class Runs:
     pause: float = 6 * 3600.0
 
     async def accept(self, new: NewRun) -> AcceptedRun:
-        """Commit a run. Raises NotFound for a missing thread, Busy where refused, TooMany open runs."""
+        """Commit a run, unless its key is known.
+
+        Raises NotFound for a missing thread, Busy where refused, TooMany open runs, and Conflict for a key that
+        stands for something else.
+        """
         parameters = self._parameters(new)
         async with self.connections.use(Owner(new.tenant, new.user)) as connection:
-            if new.thread_id is None or new.multitask == "enqueue":
-                return await self._written(connection, new, parameters)
-            async with connection.transaction():
-                stopped, how = await self._stopped_first(connection, new, parameters)
-                accepted = await self._written(connection, new, parameters)
-        return AcceptedRun(accepted.run, accepted.lease, stopped, how)
+            if new.key is None:
+                return await self._accepted(connection, new, parameters)
+            earlier = await self._by_key(connection, new)
+            if earlier is not None:
+                return earlier
+            try:
+                async with connection.transaction():
+                    return await self._accepted(connection, new, parameters)
+            except TooMany:
+                # Or somebody else has just used the key.
+                earlier = await self._by_key(connection, new)
+                if earlier is None:
+                    raise
+                return earlier
 
     async def finish(self, lease: Lease, ending: Ending, *, partial: str = "") -> None:
         """End the run, with what it has said so far. Raises LeaseLost when a newer attempt owns it: nothing written."""
@@ -327,6 +348,24 @@ class Runs:
         async with self.connections.background() as connection:
             await connection.execute("update run set told = true where id = %s", (run_id,))
 
+    async def _accepted(self, connection: Connection, new: NewRun, parameters: dict[str, Any]) -> AcceptedRun:
+        if new.thread_id is None or new.multitask == "enqueue":
+            return await self._written(connection, new, parameters)
+        async with connection.transaction():
+            stopped, how = await self._stopped_first(connection, new, parameters)
+            accepted = await self._written(connection, new, parameters)
+        return AcceptedRun(accepted.run, accepted.lease, stopped, how)
+
+    async def _by_key(self, connection: Connection, new: NewRun) -> AcceptedRun | None:
+        parameters = {"key": new.key, "tenant": new.tenant, "user": new.user}
+        row = await (await connection.execute(BY_KEY.encode(), parameters)).fetchone()
+        if row is None:
+            return None
+        if bytes(row[-1]) != new.fingerprint:
+            message = f"The idempotency key {new.key!r} was used for another request; use a new key."
+            raise Conflict(message, field="Idempotency-Key", value=new.key)
+        return AcceptedRun(_shown(row[:-1]), None, fresh=False)
+
     async def _stopped_first(
         self, connection: Connection, new: NewRun, parameters: dict[str, Any]
     ) -> tuple[tuple[str, ...], str]:
@@ -385,6 +424,8 @@ class Runs:
             "text": new.text,
             "message": uuid5(UUID(str(run)), "user"),
             "watched": new.watched,
+            "key": new.key,
+            "fingerprint": new.fingerprint,
             "worker": self.worker,
             "lease": self.lease,
             "pause": self.pause,

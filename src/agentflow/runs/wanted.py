@@ -1,7 +1,9 @@
 """What a client asks of a run, and the run to be accepted for it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -61,16 +63,26 @@ class Served(Protocol):
 
 
 async def planned(
-    served: Served, body: RunWanted, tenant: int, user: str, thread_id: str | None, *, streams: bool
+    served: Served,
+    body: RunWanted,
+    tenant: int,
+    user: str,
+    thread_id: str | None,
+    *,
+    streams: bool,
+    key: str | None = None,
 ) -> NewRun:
-    """What is asked for as a run to be accepted. Raises BadInput, and AddressRefused for the webhook."""
+    """What is asked for as a run to be accepted; `key` is an idempotency key.
+
+    Raises BadInput, and AddressRefused for the webhook.
+    """
     chosen = await _assistant(served, body.assistant_id, tenant)
     if body.webhook is not None:
         await served.egress.check(body.webhook, field="webhook")
     new = NewRun(
         graph=chosen["graph_id"],
         assistant_id=chosen["assistant_id"],
-        work=_work(body, chosen, stateless=thread_id is None, streams=streams),
+        work=_work(body, chosen, stateless=thread_id is None, streams=streams, kept=key is not None),
         tenant=tenant,
         user=user,
         thread_id=thread_id,
@@ -80,6 +92,8 @@ async def planned(
         multitask=body.multitask_strategy,
         after=body.after_seconds,
         watched=True,
+        key=key,
+        fingerprint=b"" if key is None else _fingerprint(body, thread_id),
     )
     return _as_turn(new) if chosen["graph_id"] == OWN else new
 
@@ -119,7 +133,13 @@ def _modes(body: RunWanted, *, streams: bool) -> list[str]:
     return list(body.stream_mode) if isinstance(body.stream_mode, list) else [body.stream_mode]
 
 
-def _work(body: RunWanted, chosen: Json, *, stateless: bool, streams: bool) -> Json:
+def _fingerprint(body: RunWanted, thread_id: str | None) -> bytes:
+    """What an idempotency key stands for: the body as it was understood, and the thread."""
+    told = json.dumps([thread_id, body.model_dump()], sort_keys=True)
+    return sha256(told.encode()).digest()
+
+
+def _work(body: RunWanted, chosen: Json, *, stateless: bool, streams: bool, kept: bool) -> Json:
     config = body.config or {}
     if body.context and config.get("configurable"):
         raise BadInput("Give settings in context or in config.configurable, not in both.", field="context")
@@ -127,8 +147,9 @@ def _work(body: RunWanted, chosen: Json, *, stateless: bool, streams: bool) -> J
     place = dict(body.checkpoint or {})
     if body.checkpoint_id:
         place["checkpoint_id"] = body.checkpoint_id
-    # Whom to tell is known until it is told, so a run with a webhook is kept.
-    leaves_nothing = stateless and body.webhook is None and body.on_completion == "delete"
+    # Whom to tell is known until it is told, and what a key stands for as long as it may come again.
+    kept = kept or body.webhook is not None or body.on_completion == "keep"
+    leaves_nothing = stateless and not kept
     ours = chosen["graph_id"] == OWN
     work = {
         "assistant_id": chosen["assistant_id"],

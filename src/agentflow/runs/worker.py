@@ -89,10 +89,14 @@ class Worker:
     async def submit(self, new: NewRun) -> tuple[Json, Feed]:
         """Commit a run of the protocol, then let it run; the run as clients see it, and its feed.
 
-        Raises NotFound, Busy, TooMany and DatabaseDown; everything later is in the feed.
+        Of a known idempotency key they are the earlier run's. Raises NotFound, Busy, Conflict, TooMany and
+        DatabaseDown; everything later is in the feed.
         """
         self._has_room(new.tenant)
         accepted = await self._protocol.runs.accept(new)
+        if not accepted.fresh:
+            run = accepted.run
+            return run, self.follow(run["run_id"], run["thread_id"], Owner(new.tenant, new.user))
         self.fault("after_accept")
         for run_id in accepted.stopped:
             self.halt(run_id, accepted.how)
@@ -211,6 +215,9 @@ class Worker:
             return _told(record)
         if record.status == "failed":
             await self.ledger.reopen(record.run_id, tenant=record.tenant)
+        elif self.protocol is not None:
+            # Another process may work on it, which signals its end to who asked for that.
+            await self.protocol.runs.watch(record.run_id, tenant=record.tenant)
         return self._run(Feed.of(record), record.tenant, None)
 
     def _has_room(self, tenant: int) -> None:

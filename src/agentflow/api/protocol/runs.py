@@ -38,6 +38,8 @@ Status = Literal["pending", "running", "success", "error", "timeout", "interrupt
 KEEP_ALIVE = 5.0
 """Seconds of silence after which a byte is sent."""
 BATCH = 100
+KEY = 255
+"""Characters of an idempotency key."""
 
 
 class Cancelled(Given):
@@ -47,13 +49,26 @@ class Cancelled(Given):
 
 
 async def begun(
-    request: Request, body: RunWanted, thread_id: str | None, *, streams: bool
+    request: Request, body: RunWanted, thread_id: str | None, *, streams: bool, key: str | None = None
 ) -> tuple[Json, Feed, dict[str, str]]:
-    """Accept the run; it, its feed, and the headers that say where it is."""
+    """Accept the run; it, its feed, and the headers that say where it is. A known key brings back its earlier run."""
     served, me = services(request), who(request)
-    new = await planned(served, body, me.tenant, me.user, thread_id, streams=streams)
+    new = await planned(served, body, me.tenant, me.user, thread_id, streams=streams, key=key)
     run, feed = await served.worker.submit(new)
     return run, feed, where(run, stateless=thread_id is None)
+
+
+def key_of(request: Request) -> str | None:
+    """The request's `Idempotency-Key`. Raises BadInput."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= KEY:
+        raise BadInput(f"Idempotency-Key has between 1 and {KEY} characters.", field="Idempotency-Key")
+    return key
+
+
+def is_open(run: Json) -> bool:
+    """Whether the run has not ended."""
+    return run["status"] in ("pending", "running")
 
 
 def where(run: Json, *, stateless: bool) -> dict[str, str]:
@@ -80,7 +95,8 @@ async def create_stateless(request: Request) -> Response:
 
 
 async def _created(request: Request, thread_id: str | None) -> Response:
-    run, _, headers = await begun(request, await given(request, RunWanted), thread_id, streams=True)
+    body, key = await given(request, RunWanted), key_of(request)
+    run, _, headers = await begun(request, body, thread_id, streams=True, key=key)
     return answer(run, headers=headers)
 
 
@@ -90,8 +106,12 @@ async def batch(request: Request) -> Response:
     if not isinstance(bodies, list) or len(bodies) > BATCH:
         raise BadInput(f"The body is a list of at most {BATCH} runs.", field="body")
     shapes = [shaped(one if isinstance(one, dict) else {}, RunWanted) for one in bodies]
-    served, me = services(request), who(request)
-    plans = [await planned(served, one, me.tenant, me.user, None, streams=True) for one in shapes]
+    served, me, key = services(request), who(request), key_of(request)
+    keys = [None if key is None else f"{key}#{place}" for place in range(len(shapes))]
+    plans = [
+        await planned(served, one, me.tenant, me.user, None, streams=True, key=each)
+        for one, each in zip(shapes, keys, strict=True)
+    ]
     return answer([(await served.worker.submit(one))[0] for one in plans])
 
 
@@ -117,9 +137,11 @@ async def wait_stateless(request: Request) -> Response:
 
 async def _waited(request: Request, thread_id: str | None) -> Response:
     body = await given(request, RunWanted)
-    run, feed, headers = await begun(request, body, thread_id, streams=False)
+    run, feed, _ = await begun(request, body, thread_id, streams=False, key=key_of(request))
     path = f"/threads/{run['thread_id']}/runs/{run['run_id']}"
     headers = {"Content-Location": path, "Location": f"{path}/join"}
+    if not is_open(run):
+        return answer(await stored(request, run), headers=headers)
     return await told(request, run, feed, headers, cancels=body.on_disconnect == "cancel")
 
 
@@ -177,6 +199,24 @@ async def result(request: Request, run: Json, feed: Feed) -> Any:
     if feed.outcome.written and feed.outcome.values is not None:
         return feed.outcome.shown()
     return await thread_values(request, run["thread_id"])
+
+
+async def stored(request: Request, run: Json) -> Any:
+    """What a run came to that had ended before it was asked for again, whatever its thread has seen since."""
+    me, served = who(request), services(request)
+    found = await served.worker.ledger.find(run["run_id"], tenant=me.tenant, user=me.user)
+    if found.error is not None:
+        return {"__error__": {name: found.error.get(name) for name in ("error", "message")}}
+    thread = await owned(request, run["thread_id"])
+    (newest,) = await served.runs.of_thread(
+        thread["thread_id"], tenant=me.tenant, user=me.user, status=None, limit=1, offset=0
+    )
+    if newest["run_id"] == run["run_id"]:
+        return await thread_values(request, run["thread_id"])
+    states = await served.states.history(
+        thread, limit=1, before=None, metadata={"run_id": run["run_id"]}, checkpoint=None
+    )
+    return states[0]["values"] if states else await thread_values(request, run["thread_id"])
 
 
 async def thread_values(request: Request, thread_id: str) -> Any:

@@ -5,10 +5,19 @@ from collections.abc import AsyncIterator, Iterable
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from agentflow.api.protocol.runs import KEEP_ALIVE, begun, give_up, owned_run, where
+from agentflow.api.protocol.runs import (
+    KEEP_ALIVE,
+    begun,
+    give_up,
+    is_open,
+    key_of,
+    owned_run,
+    stored,
+    where,
+)
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import ProtocolRoute, described, given, owner, services, uuid_of
-from agentflow.runs.events import Behind, Event, seq_of
+from agentflow.runs.events import Behind, Event, Stream, seq_of
 from agentflow.runs.feed import Feed
 from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
@@ -40,10 +49,31 @@ async def stream_stateless(request: Request) -> Response:
 
 async def _begun(request: Request, thread_id: str | None) -> Response:
     body = await given(request, RunWanted)
-    run, feed, headers = await begun(request, body, thread_id, streams=True)
+    run, feed, headers = await begun(request, body, thread_id, streams=True, key=key_of(request))
     path = f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
-    events = _events(request, feed, 0, ids=body.stream_resumable, cancels=body.on_disconnect == "cancel")
+    cancels = body.on_disconnect == "cancel"
+    if run["run_id"] in services(request).worker.feeds:
+        events = _events(request, feed, 0, ids=body.stream_resumable, cancels=cancels)
+    elif body.stream_resumable:
+        events = _resumed(request, feed, "-1", cancels=cancels)
+    else:
+        events = _again(request, run, feed, cancels=cancels)
     return sse(events, {**headers, "Location": path})
+
+
+async def _again(request: Request, run: Json, feed: Feed, *, cancels: bool) -> AsyncIterator[bytes]:
+    """A run of an earlier request, which this process has no events of: what comes, or what it came to."""
+    told = Stream(run["run_id"])
+    told.add("metadata", {"run_id": run["run_id"], "attempt": 1})
+    if is_open(run):
+        yield framed(told.events, ids=False)
+        async for chunk in _events(request, feed, 0, ids=False, cancels=cancels):
+            yield chunk
+        return
+    values = await stored(request, run)
+    failed = isinstance(values, dict) and values.get("__error__")
+    told.add("error" if failed else "values", failed or values)
+    yield framed(told.events, ids=False)
 
 
 @router.get("/threads/{thread_id}/runs/{run_id}/stream", summary="Join a run's events", response_model=None)
