@@ -470,7 +470,7 @@ class Ledger(Protocol):
         ...
 
     async def reopen(self, run_id: str, *, tenant: int) -> None:
-        """Let a failed run be claimed again; changes nothing for any other."""
+        """Let a failed or cancelled run be claimed again; changes nothing for any other."""
         ...
 
     async def claim(self, run_id: str) -> Lease | None:
@@ -487,6 +487,10 @@ class Ledger(Protocol):
 
     async def fail(self, lease: Lease, error: Json, *, final: bool) -> None:
         """Record the reason. `final` False leaves the run to the next claim. Raises LeaseLost."""
+        ...
+
+    async def cancel(self, lease: Lease, reason: Json, *, said: str) -> None:
+        """End the run unanswered. What was said so far stays in its thread, in no memory. Raises LeaseLost."""
         ...
 
     async def find(self, run_id: str, *, tenant: int, user: str | None = None) -> RunRecord:

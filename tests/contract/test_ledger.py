@@ -142,6 +142,7 @@ async def test_a_stale_attempt_writes_nothing(world: tuple[Ledger, MemoryHome]) 
     for write in (
         ledger.finish(stale, outcome("stale", memories=[item])),
         ledger.fail(stale, {}, final=True),
+        ledger.cancel(stale, {}, said="sta"),
         ledger.renew(stale),
     ):
         with pytest.raises(LeaseLost):
@@ -172,6 +173,23 @@ async def test_a_failed_run_keeps_its_reason_and_can_be_opened_again(ledger: Led
     again = await ledger.claim(lease.run_id)
     assert again is not None
     assert again.attempt == 2
+
+
+async def test_an_answer_that_nobody_hears_out_is_no_memory_and_may_be_asked_for_again(
+    ledger: Ledger,
+) -> None:
+    lease = await accepted(ledger)
+    await ledger.cancel(lease, {"message": "hung up"}, said="Re")
+    record = await ledger.find(lease.run_id, tenant=0)
+    assert (record.status, record.error) == ("cancelled", {"message": "hung up"})
+    following = await accepted(ledger, thread_id=lease.thread_id)
+    assert (await ledger.context(following.run_id, tenant=0, messages=9))["history"] == []
+    await ledger.fail(following, {}, final=True)
+    await ledger.reopen(lease.run_id, tenant=0)
+    again = await ledger.claim(lease.run_id)
+    assert again is not None
+    await ledger.finish(again, outcome("Rex"))
+    assert (await ledger.find(lease.run_id, tenant=0)).result == {"output": "Rex"}
 
 
 async def test_a_run_handed_back_is_claimed_at_once(ledger: Ledger) -> None:

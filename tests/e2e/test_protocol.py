@@ -412,6 +412,18 @@ async def test_the_same_key_is_the_same_run_and_another_body_is_refused(client, 
     assert told((await client.threads.get_state(one))["values"]) == ["hi", "later"]
 
 
+async def test_a_repeated_request_and_an_old_state_show_the_conversation_as_it_was(client, http) -> None:
+    one, key = await thread(client), {"Idempotency-Key": uuid4().hex}
+    body = {"assistant_id": "agent", "input": say("Write python code")}
+    await http.post(f"/threads/{one}/runs/wait", json=body, headers=key)
+    before = await client.threads.get_state(one)
+    await client.runs.wait(one, "agent", input=say("What is justice?"))
+    again = await http.post(f"/threads/{one}/runs/wait", json=body, headers=key)
+    assert told(again.json()) == ["Write python code"]
+    then = await client.threads.get_state(one, checkpoint=before["checkpoint"])
+    assert told(then["values"]) == ["Write python code"]
+
+
 async def test_retries_at_once_are_one_run(client, http) -> None:
     one, key = await thread(client), {"Idempotency-Key": uuid4().hex}
     body = {"assistant_id": G, "input": say("hi")}

@@ -25,7 +25,21 @@ async def test_the_last_reader_takes_the_generation_along(world) -> None:
         await asyncio.gather(listening, return_exceptions=True)
         await until(lambda: feed.closed)
         assert ("cancel", "coder@1") in w.engine.calls or w.engine.running == 0
-        assert (await w.ledger.find(feed.run_id, tenant=0)).status in ("failed", "cancelled")
+        assert (await w.ledger.find(feed.run_id, tenant=0)).status == "cancelled"
+
+
+async def test_what_was_heard_before_stays_with_the_cancelled_turn(world) -> None:
+    async with world() as w:
+        w.engine.delay = 0.05
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        async with aclosing(_heard(feed, SimpleNamespace(worker=w.worker))) as pieces:
+            first = (await anext(pieces)).text
+        await until(lambda: feed.closed)
+        entry = w.ledger.runs[feed.run_id]
+        assert (entry.record.status, entry.record.error["error"]) == ("cancelled", "Cancelled")
+        assert first
+        assert entry.answer.startswith(first)
+        assert w.ledger.memory.items == []
 
 
 async def test_who_else_listens_keeps_the_turn_going(world) -> None:

@@ -171,10 +171,15 @@ class FakeLedger:
         entry.record = replace(entry.record, status="failed" if final else "queued", error=error)
         entry.lease_until = self.clock()
 
+    async def cancel(self, lease: Lease, reason: Json, *, said: str) -> None:
+        """See Ledger.cancel."""
+        entry = self._fenced(lease)
+        entry.record, entry.answer = replace(entry.record, status="cancelled", error=reason), said
+
     async def reopen(self, run_id: str, *, tenant: int) -> None:
         """See Ledger.reopen."""
         entry = self.runs[run_id]
-        if entry.record.status == "failed" and entry.record.tenant == tenant:
+        if entry.record.status in ("failed", "cancelled") and entry.record.tenant == tenant:
             entry.record = replace(entry.record, status="queued")
 
     async def find(self, run_id: str, *, tenant: int, user: str | None = None) -> RunRecord:

@@ -126,9 +126,26 @@ t as (
 select f.id, pg_notify('agentflow', 'thread ' || f.thread_id), pg_notify('agentflow', 'run ' || f.id) from f
 """
 
+# Nobody waits for the answer any more: what was said of it stays in the thread as a part, and is no memory.
+CANCEL = """
+with f as (
+  update run set status = 4, error = %(error)s, lease_until = null, ended_at = now()
+  where id = %(run)s and attempt = %(attempt)s and status = 1
+  returning id, tenant, thread_id),
+t as (
+  update thread set last_seq = last_seq + 1, updated_at = now()
+  from f where thread.id = f.thread_id and %(said)s <> '' returning thread.last_seq),
+m as (
+  insert into message (thread_id, seq, id, tenant, run_id, role, status, content)
+  select f.thread_id, t.last_seq, %(message)s, f.tenant, f.id, 3, 2, %(said)s from f, t)
+select f.id, pg_notify('agentflow', 'thread ' || f.thread_id), pg_notify('agentflow', 'run ' || f.id) from f
+"""
+
 REOPEN = """
-update run set status = 0, ended_at = null, lease_until = now() + %(lease)s * interval '1 second'
-where id = %(run)s and tenant = %(tenant)s and status = 3
+with r as (
+  update run set status = 0, ended_at = null, lease_until = now() + %(lease)s * interval '1 second'
+  where id = %(run)s and tenant = %(tenant)s and status in (3, 4) returning id)
+delete from message using r where message.run_id = r.id and message.status = 2
 """
 
 # The message, the thread's last role, and the last messages of the finished turns before this one; steps that
@@ -219,6 +236,11 @@ class PostgresLedger:
     async def fail(self, lease: Lease, error: Json, *, final: bool) -> None:
         """See Ledger.fail."""
         await self._fenced(FAIL, lease, {"error": Jsonb(error), "status": 3 if final else 0})
+
+    async def cancel(self, lease: Lease, reason: Json, *, said: str) -> None:
+        """See Ledger.cancel."""
+        message = _message_id(lease.run_id, "assistant")
+        await self._fenced(CANCEL, lease, {"error": Jsonb(reason), "message": message, "said": said})
 
     async def reopen(self, run_id: str, *, tenant: int) -> None:
         """See Ledger.reopen."""

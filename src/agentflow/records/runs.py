@@ -46,8 +46,9 @@ r as (
   insert into run (id, tenant, thread_id, seq, graph, status, attempt, idem_key, fingerprint, wanted_role, worker,
                    lease_until, assistant_id, work, meta, multitask, start_after, watched)
   select %(run)s, %(tenant)s, t.id, t.last_seq, %(graph)s, now.go, now.go, %(key)s, %(fingerprint)s, %(role)s,
-         %(worker)s, now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s, %(multitask)s,
-         case when %(after)s > 0 then now() + %(after)s * interval '1 second' end, now.go = 0 and %(watched)s
+         %(worker)s, now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s,
+         %(multitask)s, case when %(after)s > 0 then now() + %(after)s * interval '1 second' end,
+         now.go = 0 and %(watched)s
   from t, open, lateral (select (open.due = 0 and %(after)s <= 0)::int as go) now
   where open.n < %(limit)s
   on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing

@@ -31,14 +31,14 @@ class Conversation:
 
     said: Said
 
-    async def fill(self, owner: Owner, thread_id: str, states: Sequence[Json]) -> None:
-        """Give every state the messages up to its turn."""
+    async def fill(self, owner: Owner, thread_id: str, states: Sequence[Json], *, now: bool) -> None:
+        """Give every state the messages up to its turn; `now`: the first one is the thread's present, with them all."""
         everything = (await self.said(owner, [thread_id]))[thread_id]
-        for state in states:
+        for place, state in enumerate(states):
             values = state["values"] or {}
             run = (state["metadata"] or {}).get("run_id") or values.get("run_id")
             told = everything
-            if run is not None and state is not states[0]:
+            if run is not None and not (now and place == 0):
                 told = (await self.said(owner, [thread_id], run_id=run))[thread_id]
             state["values"] = {**shown(values), "messages": told}
 

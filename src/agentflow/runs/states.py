@@ -58,7 +58,7 @@ class States:
             return NOTHING
         async with self._opened(thread) as graph:
             snapshot = await graph.aget_state(place(thread, checkpoint), subgraphs=subgraphs)
-        return (await self._shown(thread, [snapshot]))[0]
+        return (await self._shown(thread, [snapshot], now=not checkpoint))[0]
 
     async def history(
         self,
@@ -78,7 +78,7 @@ class States:
         async with self._opened(thread) as graph:
             config = place(thread, _without_id(checkpoint))
             found = [one async for one in graph.aget_state_history(config, **options)]
-        return await self._shown(thread, found)
+        return await self._shown(thread, found, now=before is None and metadata is None)
 
     async def update(
         self, thread: Json, values: Any, *, as_node: str | None, checkpoint: Mapping[str, Any] | None
@@ -136,10 +136,12 @@ class States:
             if hasattr(saver, "flush"):
                 await saver.flush()
 
-    async def _shown(self, thread: Json, snapshots: Sequence[StateSnapshot]) -> list[Json]:
+    async def _shown(self, thread: Json, snapshots: Sequence[StateSnapshot], *, now: bool) -> list[Json]:
         shown = [_state(one) for one in snapshots]
         if self._graph_of(thread) == OWN:
-            await self.conversation.fill(Owner(thread["tenant"], thread["user"]), thread["thread_id"], shown)
+            await self.conversation.fill(
+                Owner(thread["tenant"], thread["user"]), thread["thread_id"], shown, now=now
+            )
         return shown
 
 

@@ -213,7 +213,7 @@ class Worker:
             return self.feeds[record.run_id]
         if record.status == "done":
             return _told(record)
-        if record.status == "failed":
+        if record.status in ("failed", "cancelled"):
             await self.ledger.reopen(record.run_id, tenant=record.tenant)
         elif self.protocol is not None:
             # Another process may work on it, which signals its end to who asked for that.
@@ -320,7 +320,7 @@ class Worker:
         """Cancelled: because somebody asked for it, or because this process ends."""
         how, task = self.stops.get(lease.run_id), asyncio.current_task()
         if how in (None, "left") or task is None:
-            await self._let_go(lease, final=how == "left")
+            await (self._unheard(feed, lease) if how == "left" else self._handed_back(lease))
             raise asyncio.CancelledError
         task.uncancel()
         await self._protocol.stopped(feed, lease, str(how))
@@ -385,13 +385,18 @@ class Worker:
             return lost
         return error
 
-    async def _let_go(self, lease: Lease, *, final: bool) -> None:
-        """Handed back to the next start; or at its end, where the caller has hung up."""
+    async def _handed_back(self, lease: Lease) -> None:
+        """To the next start."""
         reason: Json = {"error": "Interrupted", "message": "agentflow was shut down during this turn."}
-        if final:
-            reason = {"error": "Cancelled", "message": "The caller hung up before the answer was complete."}
         with contextlib.suppress(LeaseLost, DatabaseDown):
-            await asyncio.shield(self.ledger.fail(lease, reason, final=final))
+            await asyncio.shield(self.ledger.fail(lease, reason, final=False))
+
+    async def _unheard(self, feed: Feed, lease: Lease) -> None:
+        """Its callers have hung up; the part that they heard is kept."""
+        reason: Json = {"error": "Cancelled", "message": "The caller hung up before the answer was complete."}
+        said = "".join(one["text"] for one in feed.events if one["event"] == "token")
+        with contextlib.suppress(LeaseLost, DatabaseDown):
+            await asyncio.shield(self.ledger.cancel(lease, reason, said=said))
 
 
 def as_json(error: AgentflowError) -> Json:
