@@ -10,17 +10,18 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 WORKERS ?= logical
 VLLM := .venv-vllm
 STUDIO := .venv-studio
+N8N := .n8n
 HAYSTACK := .venv-haystack
 PEERS := .venv-peers
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-haystack conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-n8n test-haystack conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
 	@$(BIN)/agentflow demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack" -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not vllm and not llamacpp and not studio and not haystack and not n8n" -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
@@ -48,6 +49,9 @@ conformance: $(VENV)/.ready-dev
 
 test-studio: $(VENV)/.ready-dev $(STUDIO)/.ready
 	$(BIN)/python -m pytest -m studio
+
+test-n8n: $(VENV)/.ready-dev $(N8N)/.ready
+	$(BIN)/python -m pytest -m n8n
 
 serve: $(VENV)/.ready
 	$(BIN)/agentflow serve
@@ -111,8 +115,13 @@ $(HAYSTACK)/.ready: requirements/haystack.txt
 	@$(HAYSTACK)/bin/pip --disable-pip-version-check --quiet install -r requirements/haystack.txt
 	@touch $@
 
+$(N8N)/.ready: requirements/n8n.sh requirements/n8n/package-lock.json $(wildcard integrations/n8n/n8n-nodes-agentflow/*/* integrations/n8n/n8n-nodes-agentflow/*/*/*)
+	@echo "setting up $(N8N): a real n8n (once; about three minutes, 3 GB)"
+	@sh requirements/n8n.sh $(N8N)
+	@touch $@
+
 lock: $(VENV)/.ready-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(STUDIO) $(HAYSTACK) $(PEERS) .agentflow
+	rm -rf $(VENV) $(VLLM) $(STUDIO) $(N8N) $(HAYSTACK) $(PEERS) .agentflow

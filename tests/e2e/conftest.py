@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,11 +75,11 @@ class House:
 
 
 @contextmanager
-def built(folder: Path) -> Iterator[House]:
+def built(folder: Path, config: str = CONFIG) -> Iterator[House]:
     """A house with nothing in it, in a folder that the server's own user may reach."""
     for above in (folder, *folder.parents[:2]):
         above.chmod(0o755)
-    (folder / "agentflow.yaml").write_text(CONFIG)
+    (folder / "agentflow.yaml").write_text(config)
     made = House(folder)
     yield made
     if made.process is not None and made.process.poll() is None:
@@ -112,6 +112,12 @@ def bare_house(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def house(bare_house: House, furniture: Path) -> House:
     return furnished(bare_house, furniture)
+
+
+@pytest.fixture(scope="session")
+def house_in() -> Callable[[Path, str], AbstractContextManager[House]]:
+    """Build a house in a folder, from the text of an agentflow.yaml."""
+    return built
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
         (answer(409, b"The execution '1' has finished already."), "dead"),
         (answer(401), "dead"),
         (answer(404), "dead"),
+        (answer(404, b"<pre>Cannot POST /webhook-waiting/1</pre>"), "again"),
+        (answer(404, b'The requested webhook "POST hook" is not registered.'), "again"),
         (answer(410), "dead"),
         (answer(422), "dead"),
         (answer(302), "dead"),

@@ -21,6 +21,8 @@ PAUSES = (0.5, 1.0, 2.0, 8.0, 30.0, 120.0, 600.0, 1800.0)
 """Seconds before each further try: nine tries in about 43 minutes."""
 LONGEST = 1800.0
 AGAIN = (408, 409, 425, 429)
+STARTING = (b"Cannot POST", b"is not registered")
+"""What an n8n that restarts says, with a 404, until its webhooks are there: about seven seconds (2.41)."""
 SECONDS = 10.0
 
 
@@ -37,14 +39,15 @@ def judge(answer: Answer | None, reason: str, tries: int) -> Verdict:
     """The verdict on the answer to try number `tries`, from 1; None is no answer, for that reason.
 
     A receiver that is busy (409) or not there yet is asked again; one that has finished, knows nothing of it or
-    does not let us in is not. n8n says the first two with the same status.
+    does not let us in is not. n8n says the first two with the same status, and 404 also while it starts.
     """
     if answer is not None:
         reason = f"HTTP {answer.status}"
         if 200 <= answer.status < 300:
             return Verdict("taken")
         finished = answer.status == 409 and b"finished" in answer.body.lower()
-        if finished or (answer.status < 500 and answer.status not in AGAIN):
+        starting = answer.status == 404 and any(one in answer.body for one in STARTING)
+        if finished or (answer.status < 500 and answer.status not in AGAIN and not starting):
             return Verdict("dead", reason)
     if tries > len(PAUSES):
         return Verdict("dead", f"{reason}, after {tries} tries")
