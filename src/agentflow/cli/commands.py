@@ -14,6 +14,7 @@ import typer
 from agentflow import __version__, telemetry
 from agentflow.cli import fleet, house
 from agentflow.cli.later import later
+from agentflow.cli.port import listening
 from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.prompt import Json
@@ -228,7 +229,7 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
     telemetry.configure(readable=err.is_terminal, level="info", content=place.settings.telemetry.content)
     from agentflow.cli.door import door
 
-    taken = house.listening(place.settings.server) if inherited is None else socket.socket(fileno=inherited)
+    taken = listening(place.settings.server) if inherited is None else socket.socket(fileno=inherited)
     async with AsyncExitStack() as stack:
         with steps("starting") as progress:
             address = await stack.enter_async_context(door(place, progress=progress, on=taken))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 
 from agentflow.api.app import create
-from agentflow.cli.house import listening
+from agentflow.cli.port import listening
 from agentflow.errors import StartError
 from agentflow.settings.schema import Server
 from agentflow.wiring import Place, Progress, Services, running

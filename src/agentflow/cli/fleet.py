@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from agentflow.cli import house
+from agentflow.cli.port import listening
 from agentflow.records.migrate import migrate
 from agentflow.wiring import Place, Progress
 from agentflow.wiring.choices import database
@@ -29,7 +30,7 @@ PATIENCE = 40.0
 async def serve(place: Place, arguments: Sequence[str], count: int, progress: Progress) -> None:
     """Run `count` children with these arguments of `agentflow serve` until a signal comes."""
     async with AsyncExitStack() as stack:
-        taken = house.listening(place.settings.server)
+        taken = listening(place.settings.server)
         stack.callback(taken.close)
         taken.listen(1024)
         dsn = await database(place, stack, progress)

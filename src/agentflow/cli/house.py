@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,25 +22,6 @@ def place(config: Path | None = None, environment: Environment | None = None) ->
     environment = environment or read_environment()
     file = config or environment.config
     return Place(load(file, environment), environment, file.resolve().parent, file.resolve())
-
-
-def listening(server: Server) -> socket.socket:
-    """A socket on the configured address, taken before anything is started. Raises StartError."""
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    # The protocol must be named: asyncio sets TCP_NODELAY only then, and without it answers wait 40 ms.
-    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind((server.host, server.port))
-    except OSError as error:
-        taken.close()
-        raise StartError(
-            f"{server.host}:{server.port} cannot be listened on ({error.strerror}). Another program may have it; "
-            "choose another with --port or server.port.",
-            field="server.port",
-            value=server.port,
-        ) from error
-    return taken
 
 
 async def until_signal() -> None:
