@@ -253,13 +253,15 @@ def _message(row: Sequence[Any]) -> Json:
         "name": None,
         "id": (meta or {}).get("client_id") or str(found),
     }
-    if role == 2:
-        return shown
-    usage = {"input_tokens": tokens_in or 0, "output_tokens": tokens_out or 0}
+    return shown if role == 2 else {**shown, **said_by(role_name, adapter, tokens_in or 0, tokens_out or 0)}
+
+
+def said_by(role: str | None, adapter: str | None, tokens_in: int, tokens_out: int) -> Json:
+    """What a message of the assistant has beside its words: who said it, and tokens."""
+    usage = {"input_tokens": tokens_in, "output_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
     return {
-        **shown,
-        "response_metadata": {"role": role_name, "adapter": adapter},
+        "response_metadata": {"role": role, "adapter": adapter},
         "tool_calls": [],
         "invalid_tool_calls": [],
-        "usage_metadata": {**usage, "total_tokens": sum(usage.values())},
+        "usage_metadata": usage,
     }

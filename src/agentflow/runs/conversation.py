@@ -7,21 +7,14 @@ from uuid import UUID, uuid5
 
 from agentflow.errors import BadInput
 from agentflow.protocols import Owner
+from agentflow.records.thread_rows import said_by
 from agentflow.turn import Json
 
 HIDDEN = (
     "lease", "tenant", "attempt", "user", "context", "text", "answer", "messages", "memories", "wanted_role", "given",
 )  # fmt: skip
 """Keys of a turn that are no state of the conversation."""
-ANSWER: Json = {
-    "additional_kwargs": {},
-    "response_metadata": {},
-    "type": "ai",
-    "name": None,
-    "tool_calls": [],
-    "invalid_tool_calls": [],
-    "usage_metadata": None,
-}
+ANSWER: Json = {"additional_kwargs": {}, "type": "ai", "name": None}
 Said = Callable[..., Awaitable[dict[str, list[Json]]]]
 
 
@@ -68,7 +61,9 @@ def answered(values: Json, said: Sequence[Json], run_id: str) -> Json:
     """A turn's values with the conversation so far, and the answer once there is one."""
     messages = list(said)
     if values.get("answer"):
-        messages.append({**ANSWER, "content": values["answer"], "id": answer_id(run_id)})
+        tokens = values["usage"]
+        who = said_by(values["role"], values["adapter"], tokens["prompt_tokens"], tokens["completion_tokens"])
+        messages.append({**ANSWER, **who, "content": values["answer"], "id": answer_id(run_id)})
     return {**shown(values), "messages": messages}
 
 
