@@ -1,5 +1,6 @@
 """Connection pools: for one owner at a time, or across tenants; and what a lost database looks like to the rest."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -88,7 +89,7 @@ class Connections:
         With `fixed_plan` a statement is planned once per connection, whatever its parameters are.
         """
         with lost_is_down():
-            async with self.data.connection() as connection:
+            async with _lent(self.data) as connection:
                 connection.owner, connection.owned = _named(owner), OWNED_FIXED if fixed_plan else OWNED
                 try:
                     yield connection
@@ -99,7 +100,7 @@ class Connections:
     async def use_checkpoints(self, owner: Owner) -> AsyncIterator[Connection]:
         """The same to LangGraph's tables."""
         with lost_is_down():
-            async with self.checkpoints.connection() as connection:
+            async with _lent(self.checkpoints) as connection:
                 connection.owner = _named(owner)
                 try:
                     yield connection
@@ -110,7 +111,7 @@ class Connections:
     async def background(self) -> AsyncIterator[Connection]:
         """A connection to every tenant's rows, for work that nobody's request asked for. Raises DatabaseDown."""
         with lost_is_down():
-            async with self.across.connection() as connection:
+            async with _lent(self.across) as connection:
                 yield connection
 
     @asynccontextmanager
@@ -125,6 +126,40 @@ class Connections:
     async def close(self) -> None:
         for pool in (self.data, self.across, self.checkpoints):
             await pool.close()
+
+
+@asynccontextmanager
+async def _lent(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection that comes back to its pool however often its borrower is cancelled.
+
+    Who serves a client that has gone away is cancelled again at every step of the loop. A second time in the pool's
+    queue, that would lose a connection for good; so the queue is for a task of its own, which nobody cancels.
+    """
+    left = asyncio.Event()
+    taking = asyncio.create_task(_take(pool, left))
+    try:
+        connection = await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        left.set()
+        if taking.done() and not taking.cancelled() and taking.exception() is None:
+            await pool.putconn(taking.result())
+        raise
+    try:
+        async with connection:
+            yield connection
+    finally:
+        await pool.putconn(connection)
+
+
+async def _take(pool: Pool, left: asyncio.Event) -> Connection:
+    connection = await pool.getconn()
+    if left.is_set():
+        await pool.putconn(connection)
+    return connection
+
+
+async def returned(_connection: object) -> None:
+    """The pool's `reset`. With one, what comes back is put away by the pool's own tasks, which nobody cancels."""
 
 
 def _named(owner: Owner) -> tuple[str, str]:
@@ -179,6 +214,7 @@ def _pool(dsn: str, name: str, options: str, least: int, most: int, patience: fl
         timeout=patience,
         max_lifetime=3600,
         check=_alive,
+        reset=returned,
         reconnect_timeout=60,
         open=False,
         name=name,

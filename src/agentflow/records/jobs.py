@@ -16,6 +16,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from psycopg_pool import PoolTimeout
 
 from agentflow.errors import DatabaseDown
+from agentflow.records.connections import returned
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
@@ -42,7 +43,11 @@ class Jobs:
 
     def __post_init__(self) -> None:
         connector = procrastinate.PsycopgConnector(
-            conninfo=self.dsn, min_size=1, max_size=4, kwargs={"options": OPTIONS, "connect_timeout": 5}
+            conninfo=self.dsn,
+            min_size=1,
+            max_size=4,
+            kwargs={"options": OPTIONS, "connect_timeout": 5},
+            reset=returned,
         )
         self.app = procrastinate.App(connector=connector)
 

@@ -144,9 +144,12 @@ class Portable:
         stretches: dict[tuple[str, str | int], list[Line]] = {}
         for line in lines:
             stretches.setdefault((line.collection, line.session), []).append(line)
+        names = sorted({name for name, _ in stretches})
+        # Before a connection is held: who holds one and waits for another would wait for ever among its like.
+        places = {name: await self.scopes.find(owner.tenant, name, owner.user) for name in names}
         async with self.connections.use(owner.seen) as connection, connection.transaction():
             for key, stretch in stretches.items():
-                new = await self._stretch(connection, owner, key, stretch, sessions)
+                new = await self._stretch(connection, owner, places[key[0]], key, stretch, sessions)
                 counts["imported"] += new
                 counts["known"] += len(stretch) - new
 
@@ -154,13 +157,13 @@ class Portable:
         self,
         connection: Connection,
         owner: Owner,
+        place: Place,
         key: tuple[str, str | int],
         lines: Sequence[Line],
         sessions: dict[tuple[str, str | int], int],
     ) -> int:
         """Lines of one session in one collection; returns how many were new."""
         name = key[0]
-        place = await self.scopes.find(owner.tenant, name, owner.user)
         sources = [one for line in lines for one in line.sources_for(owner)]
         named = {
             "collection": place.collection_id,
