@@ -1,6 +1,7 @@
 """The real server: one turn, its refusals, its end."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -216,6 +217,9 @@ def test_metrics_tell_of_turns_without_naming_anybody(client) -> None:
     client.post("/invoke", json={"input": "What is justice? unmistakable"})
     text = client.get("/metrics").text
     assert 'agentflow_turn_seconds_count{role="philosopher"' in text
+    assert re.search(
+        r'agentflow_adapter_info\{adapter="coder@[0-9a-f]{12}",role="coder",tier="\w+"\} 1.0', text
+    )
     assert 'agentflow_request_seconds_count{door="invoke",status="200"}' in text
     assert 'agentflow_runs{status="queued"} 0.0' in text
     assert 'agentflow_adapter_loads_total{role="philosopher",tier="vram"}' in text

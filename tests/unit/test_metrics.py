@@ -16,7 +16,20 @@ from agentflow.errors import EngineDown, LeaseLost
 from agentflow.telemetry import Metrics
 from agentflow.telemetry.metrics import TurnMeter
 
-ALLOWED = {"role", "tier", "door", "status", "step", "kind", "limit", "what", "why", "branch", "le"}
+ALLOWED = {
+    "role",
+    "adapter",
+    "tier",
+    "door",
+    "status",
+    "step",
+    "kind",
+    "limit",
+    "what",
+    "why",
+    "branch",
+    "le",
+}
 EVENTS = [
     {"event": "recall", "ms": 4, "memory": "full", "memories": []},
     {"event": "select", "ms": 2, "role": "coder", "selection": {"tier": "ram"}},

@@ -1,6 +1,7 @@
 """Every request, timed by door and status; and `/metrics`, where Prometheus reads it."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,11 +55,14 @@ async def metrics(request: Request) -> Response:
     """What this process counted, and what the database holds for all of them."""
     services: Services = request.app.state.services
     services.metrics.take(await services.figures.now())
-    tiers: dict[tuple[str, ...], float] = {}
-    for role, adapter in services.keeper.roster.items():
-        where = services.keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"
-        tiers[(where,)] = tiers.get((where,), 0) + 1
-    services.metrics.take({"adapters": tiers, **_residency(services.keeper.tally)})
+    keeper = services.keeper
+    where = {
+        role: keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"
+        for role, adapter in keeper.roster.items()
+    }
+    standing = {(role, keeper.identity(role) or "none", tier): 1.0 for role, tier in where.items()}
+    tiers = {(tier,): float(number) for tier, number in Counter(where.values()).items()}
+    services.metrics.take({"adapters": tiers, "adapter_of": standing, **_residency(keeper.tally)})
     return Response(services.metrics.text(), media_type=CONTENT_TYPE)
 
 

@@ -54,6 +54,7 @@ class Metrics:
     outbox_age: Gauge = field(init=False)
     checkpoint_bytes: Gauge = field(init=False)
     adapters: Gauge = field(init=False)
+    adapter_of: Gauge = field(init=False)
     loads: Gauge = field(init=False)
     load_seconds: Gauge = field(init=False)
     load_failures: Gauge = field(init=False)
@@ -170,6 +171,9 @@ def _made(registry: CollectorRegistry) -> dict[str, Histogram | Counter | Gauge]
         "outbox_age": gauge("outbox_oldest_seconds", "Age of the oldest owed thing", "kind"),
         "checkpoint_bytes": gauge("checkpoint_bytes", "Size of LangGraph's checkpoints"),
         "adapters": gauge("adapters", "Adapters by where they are", "tier"),
+        "adapter_of": gauge(
+            "adapter_info", "Each role's adapter by its digest, and where it is", "role", "adapter", "tier"
+        ),
         "loads": gauge("adapter_loads_total", "Ways of adapters into a tier", "role", "tier"),
         "load_seconds": gauge("adapter_load_seconds_total", "Time those took", "role", "tier"),
         "load_failures": gauge("adapter_load_failures_total", "Ways that failed", "role", "tier"),

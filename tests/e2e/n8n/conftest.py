@@ -47,6 +47,7 @@ QUIET = {
 """Nothing of n8n asks the outside world."""
 
 
+OWNER = {"email": "owner@example.org", "firstName": "Test", "lastName": "Owner", "password": "Agentflow-2026"}
 NOBODY = 9
 """A port where nothing listens."""
 
@@ -81,6 +82,7 @@ FAULTS = {
     "wrongkey": _flow("wrongkey", START, _asks("wrongKey")),
     "unknownrole": _flow("unknownrole", START, _asks("agentflowNode", role="nobody")),
     "down": _flow("down", START, _asks("nobody")),
+    "cold": _flow("cold", START, _asks("agentflowNode", role="sleeper")),
     "called": _flow("called", {**HOOK, "webhookId": "hook"}),
 }
 
@@ -263,6 +265,18 @@ class N8n:
             flow["id"]: [one["name"] for one in flow["nodes"] if one["name"] != "About"] for flow in flows
         }
 
+    def tested(self, key: str) -> dict[str, str]:
+        """What the credential's own test says, as in the dialogue of the editor."""
+        data = {"apiKey": key, "baseUrl": self.agentflow}
+        credential = _credential("agentflowNode", "agentflow", "agentflowApi", data)
+        with httpx.Client(base_url=self.address, timeout=30, trust_env=False) as client:
+            if client.post("/rest/owner/setup", json=OWNER).is_error:
+                who = {"emailOrLdapLoginId": OWNER["email"], "password": OWNER["password"]}
+                client.post("/rest/login", json=who).raise_for_status()
+            answer = client.post("/rest/credentials/test", json={"credentials": credential})
+        told: dict[str, str] = answer.raise_for_status().json()["data"]
+        return told
+
     def _registered(self) -> bool:
         try:
             answer = httpx.get(f"{self.address}/webhook/agentflow-ask", timeout=5, trust_env=False)
@@ -349,6 +363,8 @@ router: {on_unknown: base, on_ambiguous: first}
 roles:
   philosopher: {description: justice and the meaning of life, lora_path: "tiny:philosopher"}
   coder: {description: python code and functions, lora_path: "tiny:coder"}
+  sleeper:
+    {description: dreams, lora_path: "tiny:artist", location: disk, warm: demand, cold_budget_ms: 0, when_cold: refuse}
 server: {port: 0, api_key: "file:key"}
 egress: {allow: [127.0.0.1]}
 """

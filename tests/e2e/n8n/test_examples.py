@@ -116,13 +116,19 @@ def test_12_our_node_is_a_tool_of_an_agent(run) -> None:
     ("flow", "told"),
     [
         ("wrongkey", "key"),
-        ("unknownrole", "There is no role 'nobody'. Roles: philosopher, coder."),
+        ("unknownrole", "There is no role 'nobody'. Roles: philosopher, coder, sleeper."),
         ("down", "refused"),
+        ("cold", "sleeper"),
     ],
 )
 def test_what_is_wrong_is_readable_in_the_node(n8n, recorder, flow, told) -> None:
     recorder.example = ""
     assert told in n8n.run(flow)["Ask"][0]["error"]
+
+
+def test_the_credential_tells_a_right_key_from_a_wrong_one(n8n, key) -> None:
+    assert n8n.tested(key)["status"] == "OK"
+    assert n8n.tested("wrong")["status"] == "Error"
 
 
 def test_a_callback_waits_for_an_n8n_that_restarts(n8n, client, recorder) -> None:
