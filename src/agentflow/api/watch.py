@@ -60,9 +60,10 @@ async def metrics(request: Request) -> Response:
         role: keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"
         for role, adapter in keeper.roster.items()
     }
-    standing = {(role, keeper.identity(role) or "none", tier): 1.0 for role, tier in where.items()}
-    tiers = {(tier,): float(number) for tier, number in Counter(where.values()).items()}
-    services.metrics.take({"adapters": tiers, "adapter_of": standing, **_residency(keeper.tally)})
+    figures = _residency(keeper.tally)
+    figures["adapters"] = {(tier,): number for tier, number in Counter(where.values()).items()}
+    figures["adapter_of"] = {(role, keeper.identity(role) or "none", tier): 1 for role, tier in where.items()}
+    services.metrics.take(figures)
     return Response(services.metrics.text(), media_type=CONTENT_TYPE)
 
 

@@ -40,6 +40,7 @@ QUIET = {
     "N8N_HOST": "127.0.0.1",
     "N8N_LISTEN_ADDRESS": "127.0.0.1",
     "N8N_PERSONALIZATION_ENABLED": "false",
+    "N8N_SECURE_COOKIE": "false",
     "N8N_TEMPLATES_ENABLED": "false",
     "N8N_VERSION_NOTIFICATIONS_ENABLED": "false",
     "NODE_OPTIONS": "--max-old-space-size=1536",
