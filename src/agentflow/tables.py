@@ -153,8 +153,10 @@ run = Table(
     Column("stop", Text),
     Column("watched", Boolean, nullable=False, server_default=text("false")),
     Column("told", Boolean),
+    Column("follows", Integer),
     UniqueConstraint("thread_id", "seq"),
 )
+Index("run_branch_ix", run.c.thread_id, run.c.seq, postgresql_where=run.c.follows.is_not(None))
 Index("run_live_ix", run.c.lease_until, postgresql_where=run.c.status.in_((0, 1)))
 Index("run_open_ix", run.c.thread_id, run.c.seq, postgresql_where=run.c.status.in_((0, 1)))
 Index("run_exchange_ix", run.c.tenant, run.c.exchange, postgresql_where=run.c.exchange.is_not(None))

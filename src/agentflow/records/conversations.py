@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import Owner
+from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import Connection, Connections
 from agentflow.retrieval.exchange import exchange
 
@@ -27,14 +28,18 @@ select thread_id from run where tenant = %(tenant)s and exchange = %(exchange)s 
 group by thread_id order by max(started_at) desc limit 5
 """
 
-TURNS = """
-select u.content, a.content from run r
+PARTS = PARTS_OF.format(thread="%(thread)s::uuid", top="top.seq")
+TURNS = f"""
+select u.content, a.content
+from (select case when %(upto)s::uuid is null then (select max(seq) from run where thread_id = %(thread)s)
+             else (select seq from run where id = %(upto)s) end as seq) top
+cross join {PARTS}
+join run r on r.thread_id = %(thread)s and r.seq between part.low and part.high
 join message u on u.run_id = r.id and u.thread_id = r.thread_id and u.role = 2
 join message a on a.run_id = r.id and a.thread_id = r.thread_id and a.role = 3
-where r.thread_id = %(thread)s and r.status = 2 and r.kind in (1, 5)
-  and (%(upto)s::uuid is null or r.seq <= (select seq from run where id = %(upto)s))
+where r.status = 2 and r.kind in (1, 5)
 order by r.seq desc limit %(limit)s
-"""
+"""  # noqa: S608 - constants
 
 # What a step asked of the client, and the message that led to it.
 STEP = """
@@ -112,7 +117,7 @@ class Conversations:
         """The thread's turns as they were said, oldest first; `upto` a run, if there is one."""
         parameters = _of(owner, thread=thread_id, limit=MOST, upto=upto)
         async with self.connections.use(owner) as connection:
-            cursor = await connection.execute(TURNS, parameters)
+            cursor = await connection.execute(TURNS.encode(), parameters)
             return [Exchange(*row) for row in reversed(await cursor.fetchall())]
 
     async def step(self, run_id: str, owner: Owner) -> Step | None:

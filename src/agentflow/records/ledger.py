@@ -21,6 +21,7 @@ from agentflow.protocols import (
     RunStatus,
     own_scopes,
 )
+from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.records.memories import INSERT, WORDS, written
 from agentflow.records.scopes import Scopes
@@ -148,24 +149,30 @@ with r as (
 delete from message using r where message.run_id = r.id and message.status = 2
 """
 
+PARTS = PARTS_OF.format(thread="mine.thread_id", top="mine.seq")
 # The message, the thread's last role, and the last messages of the finished turns before this one; steps that
 # ended in tool calls are none.
-CONTEXT = """
+CONTEXT = f"""
 select m.content, t.role_name, t.pinned_role,
        coalesce(extract(epoch from now() - last.ended_at), 0)::float8,
        coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
        coalesce((select jsonb_agg(jsonb_build_array(h.role, h.content) order by h.at, h.role)
-                 from (select r.seq as at, o.role, o.content from run r join message o on o.run_id = r.id
-                       where r.thread_id = mine.thread_id and r.seq < mine.seq and r.status = 2 and r.kind in (1, 5)
+                 from (select r.seq as at, o.role, o.content
+                       from {PARTS}
+                       join run r on r.thread_id = mine.thread_id and r.seq between part.low and part.high
+                       join message o on o.run_id = r.id
+                       where r.seq < mine.seq and r.status = 2 and r.kind in (1, 5)
                        order by r.seq desc, o.role desc limit %(messages)s) h), '[]'::jsonb)
 from run mine
 join thread t on t.id = mine.thread_id
 join message m on m.thread_id = mine.thread_id and m.seq = mine.seq
 left join lateral (
-  select ended_at, result from run r where r.thread_id = mine.thread_id and r.seq < mine.seq and r.status = 2
+  select ended_at, result from {PARTS}
+  join run r on r.thread_id = mine.thread_id and r.seq between part.low and part.high
+  where r.seq < mine.seq and r.status = 2
   order by r.seq desc limit 1) last on true
 where mine.id = %(run)s and mine.tenant = %(tenant)s
-"""
+"""  # noqa: S608 - constants
 
 ABANDONED = """
 select id from run where status in (0, 1) and lease_until < now() and (start_after is null or start_after <= now())
@@ -267,7 +274,7 @@ class PostgresLedger:
         """See Ledger.context."""
         parameters = {"run": run_id, "tenant": tenant, "messages": messages}
         async with self.connections.use(Owner(tenant)) as connection:
-            cursor = await connection.execute(CONTEXT, parameters)
+            cursor = await connection.execute(CONTEXT.encode(), parameters)
             row = await cursor.fetchone()
         if row is None:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow.errors import Busy, Conflict, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Lease, Owner
+from agentflow.records.branches import hide_replaced
 from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.turn import Json
 
@@ -44,11 +45,11 @@ open as (
   from run where thread_id = %(thread)s and status in (0, 1)),
 r as (
   insert into run (id, tenant, thread_id, seq, graph, status, attempt, idem_key, fingerprint, wanted_role, worker,
-                   lease_until, assistant_id, work, meta, multitask, start_after, watched)
+                   lease_until, assistant_id, work, meta, multitask, start_after, watched, follows)
   select %(run)s, %(tenant)s, t.id, t.last_seq, %(graph)s, now.go, now.go, %(key)s, %(fingerprint)s, %(role)s,
          %(worker)s, now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s,
          %(multitask)s, case when %(after)s > 0 then now() + %(after)s * interval '1 second' end,
-         now.go = 0 and %(watched)s
+         now.go = 0 and %(watched)s, %(follows)s::int
   from t, open, lateral (select (open.due = 0 and %(after)s <= 0)::int as go) now
   where open.n < %(limit)s
   on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
@@ -168,6 +169,7 @@ class NewRun:
     Without `thread_id` the run gets a thread of its own; `create` makes the named thread where it is missing.
     `watched`: somebody will read its events here, whoever works on it. `after` is seconds. `key` is an idempotency
     key, which stands for what `fingerprint` was derived from.
+    `follows` is the place in the thread that a turn goes on from, where that is not the last one.
     """
 
     graph: str
@@ -187,6 +189,7 @@ class NewRun:
     watched: bool = False
     key: str | None = None
     fingerprint: bytes = b""
+    follows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -350,11 +353,14 @@ class Runs:
             await connection.execute("update run set told = true where id = %s", (run_id,))
 
     async def _accepted(self, connection: Connection, new: NewRun, parameters: dict[str, Any]) -> AcceptedRun:
-        if new.thread_id is None or new.multitask == "enqueue":
+        waits = new.thread_id is None or new.multitask == "enqueue"
+        if waits and new.follows is None:
             return await self._written(connection, new, parameters)
         async with connection.transaction():
-            stopped, how = await self._stopped_first(connection, new, parameters)
+            stopped, how = ((), "") if waits else await self._stopped_first(connection, new, parameters)
             accepted = await self._written(connection, new, parameters)
+            if new.follows is not None:
+                await hide_replaced(connection, parameters["thread"], parameters["run"])
         return AcceptedRun(accepted.run, accepted.lease, stopped, how)
 
     async def _by_key(self, connection: Connection, new: NewRun) -> AcceptedRun | None:
@@ -427,6 +433,7 @@ class Runs:
             "watched": new.watched,
             "key": new.key,
             "fingerprint": new.fingerprint,
+            "follows": new.follows,
             "worker": self.worker,
             "lease": self.lease,
             "pause": self.pause,

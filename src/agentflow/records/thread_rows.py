@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow.errors import Busy, NotFound
 from agentflow.protocols import Owner
+from agentflow.records.branches import PARTS
 from agentflow.records.connections import Connections
 from agentflow.turn import Json
 
@@ -53,9 +54,10 @@ with t as (
   from thread where id = %(id)s and {_MINE} returning *),
 r as (
   insert into run (id, tenant, thread_id, seq, graph, kind, status, attempt, fingerprint, wanted_role, role_name,
-                   adapter, result, error, started_at, ended_at, assistant_id, work, meta)
+                   adapter, result, error, started_at, ended_at, assistant_id, work, meta, follows)
   select md5(run.id::text || %(new)s)::uuid, run.tenant, t.id, run.seq, graph, kind, run.status, attempt, fingerprint,
-         wanted_role, run.role_name, adapter, result, run.error, started_at, ended_at, assistant_id, work, run.meta
+         wanted_role, run.role_name, adapter, result, run.error, started_at, ended_at, assistant_id, work, run.meta,
+         follows
   from run, t where run.thread_id = %(id)s and run.status not in (0, 1)),
 m as (
   insert into message (thread_id, seq, id, tenant, run_id, role, status, content, role_name, adapter, tokens_in,
@@ -66,12 +68,22 @@ m as (
   from message, t where message.thread_id = %(id)s)
 select id, created_at, updated_at, state_at, meta, status, state, interrupts, error from t
 """
-SAID = """
-select m.thread_id, m.id, m.role, m.content, m.meta, m.role_name, m.adapter, m.tokens_in, m.tokens_out
-from message m join run r on r.id = m.run_id
-where m.thread_id = any(%(ids)s) and m.role in (2, 3) and r.status in (1, 2, 4) and r.kind <> 4
-  and (%(run)s::uuid is null or r.seq <= (select seq from run where id = %(run)s))
-order by m.thread_id, r.seq, m.role
+_MESSAGE = "m.id, m.role, m.content, m.meta, m.role_name, m.adapter, m.tokens_in, m.tokens_out"
+_SHOWN = "m.role in (2, 3) and r.status in (1, 2, 4) and r.kind <> 4"
+# The turns that lead to the last one, or to the one that is named.
+SAID = f"""
+select r.thread_id, {_MESSAGE}
+from unnest(%(ids)s::uuid[]) t(id)
+cross join lateral (select case when %(run)s::uuid is null then (select max(seq) from run where thread_id = t.id)
+                           else (select seq from run where id = %(run)s) end as seq) top
+cross join {PARTS.format(thread="t.id", top="top.seq")}
+join run r on r.thread_id = t.id and r.seq between part.low and part.high
+join message m on m.run_id = r.id
+where {_SHOWN} order by r.thread_id, r.seq, m.role
+"""
+SAID_EVER = f"""
+select r.seq, {_MESSAGE} from run r join message m on m.run_id = r.id
+where r.thread_id = %(id)s and {_SHOWN} order by r.seq, m.role
 """
 EXPIRED = """
 select id, on_expiry, tenant, user_ref from thread where expires_at < now()
@@ -173,6 +185,12 @@ class ThreadRows:
         for thread, *rest in rows:
             found[str(thread)].append(_message(rest))
         return found
+
+    async def said_ever(self, owner: Owner, thread_id: str) -> list[tuple[int, Json]]:
+        """The messages of every branch of a thread, each with the place of its turn, in order."""
+        async with self.connections.use(owner) as connection:
+            rows = await (await connection.execute(SAID_EVER.encode(), {"id": thread_id})).fetchall()
+        return [(seq, _message(rest)) for seq, *rest in rows]
 
     async def expired(self, *, limit: int) -> list[tuple[str, str, Owner]]:
         """Idle threads whose time is over, with what shall become of them: delete or keep_latest."""

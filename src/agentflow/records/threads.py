@@ -4,22 +4,28 @@ from dataclasses import dataclass
 
 from agentflow.errors import NotFound
 from agentflow.protocols import Owner
+from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import Connections
 from agentflow.turn import Context
 
+PARTS = PARTS_OF.format(thread="t.id", top="top.seq")
 # What a message would find in the thread if it came now.
-CONTEXT = """
+CONTEXT = f"""
 select t.role_name, t.pinned_role, coalesce(extract(epoch from now() - last.ended_at), 0)::float8,
        coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
        coalesce((select jsonb_agg(h.content order by h.seq)
-                 from (select m.seq, m.content from message m join run r on r.id = m.run_id
-                       where m.thread_id = t.id and m.role = 2 and r.status = 2 and r.kind in (1, 5)
-                       order by m.seq desc limit %(messages)s) h), '[]'::jsonb)
+                 from (select r.seq, m.content
+                       from (select max(seq) as seq from run where thread_id = t.id) top
+                       cross join {PARTS}
+                       join run r on r.thread_id = t.id and r.seq between part.low and part.high
+                       join message m on m.run_id = r.id
+                       where m.role = 2 and r.status = 2 and r.kind in (1, 5)
+                       order by r.seq desc limit %(messages)s) h), '[]'::jsonb)
 from thread t
 left join lateral (
   select ended_at, result from run r where r.thread_id = t.id and r.status = 2 order by r.seq desc limit 1) last on true
 where t.id = %(thread)s and t.tenant = %(tenant)s and t.user_ref = %(user)s
-"""
+"""  # noqa: S608 - constants
 PIN = """
 update thread set pinned_role = %(role)s, updated_at = now()
 where id = %(thread)s and tenant = %(tenant)s and user_ref = %(user)s
@@ -36,7 +42,7 @@ class Threads:
         """What `text` would be seen with, as the thread's next message. Raises NotFound."""
         parameters = {"thread": thread_id, "tenant": tenant, "user": user, "messages": messages}
         async with self.connections.use(Owner(tenant, user)) as connection:
-            cursor = await connection.execute(CONTEXT, parameters)
+            cursor = await connection.execute(CONTEXT.encode(), parameters)
             row = await cursor.fetchone()
         if row is None:
             raise _unknown(thread_id)

@@ -7,7 +7,9 @@ from uuid import UUID, uuid5
 
 from agentflow.errors import BadInput
 from agentflow.protocols import Owner
+from agentflow.records.branches import Threaded
 from agentflow.records.thread_rows import said_by
+from agentflow.runs.branches import Branches, Fork, Told
 from agentflow.turn import Json
 
 HIDDEN = (
@@ -20,20 +22,38 @@ Said = Callable[..., Awaitable[dict[str, list[Json]]]]
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages of threads; `said` reads them from the ledger."""
+    """The messages of threads; `said` and `said_ever` read them from the ledger."""
 
     said: Said
+    said_ever: Callable[[Owner, str], Awaitable[list[tuple[int, Json]]]]
+    threaded: Threaded
 
-    async def fill(self, owner: Owner, thread_id: str, states: Sequence[Json], *, now: bool) -> None:
-        """Give every state the messages up to its turn; `now`: the first one is the thread's present, with them all."""
-        everything = (await self.said(owner, [thread_id]))[thread_id]
-        for place, state in enumerate(states):
-            values = state["values"] or {}
-            run = (state["metadata"] or {}).get("run_id") or values.get("run_id")
-            told = everything
-            if run is not None and not (now and place == 0):
-                told = (await self.said(owner, [thread_id], run_id=run))[thread_id]
-            state["values"] = {**shown(values), "messages": told}
+    async def branches(self, owner: Owner, thread_id: str) -> Branches:
+        """The thread's turns and checkpoints, and how they follow each other."""
+        rows = await self.threaded.turns(owner, thread_id)
+        checkpoints = await self.threaded.checkpoints(owner, thread_id)
+        turns = {
+            seq: Told(str(run), seq, at.isoformat(), follows, again, seen)
+            for seq, run, at, follows, again, seen in rows
+        }
+        return Branches(thread_id, turns, checkpoints)
+
+    async def again(
+        self, owner: Owner, thread_id: str, checkpoint_id: str | None
+    ) -> tuple[Fork, str, Json, str | None]:
+        """A question to be answered once more: where, its text, the message's own data, the role wanted.
+
+        Raises BadInput.
+        """
+        fork = (await self.branches(owner, thread_id)).fork(checkpoint_id, asks=False)
+        found = await self.threaded.question(owner, thread_id, fork.again or 0)
+        if found is None:
+            raise BadInput("The message to answer again is gone; send input.messages.", field="input")
+        return fork, *found
+
+    async def forked(self, owner: Owner, thread_id: str, checkpoint_id: str) -> Fork:
+        """Where a message behind a checkpoint goes on. Raises BadInput."""
+        return (await self.branches(owner, thread_id)).fork(checkpoint_id, asks=True)
 
     async def begun(self, owner: Owner, thread_id: str, run_id: str) -> list[Json]:
         """The messages up to a turn's own question."""

@@ -190,7 +190,8 @@ def configured(lease: Lease) -> Json:
         "graph_id": lease.graph,
         "assistant_id": work.get("assistant_id"),
     }
-    place = {key: value for key, value in (work.get("checkpoint") or {}).items() if value is not None}
+    asked_place = {} if lease.graph == OWN else work.get("checkpoint") or {}
+    place = {key: value for key, value in asked_place.items() if value is not None}
     return {
         "configurable": {**own, **(work.get("context") or {}), **ids, **place},
         "metadata": {**(work.get("metadata") or {}), **ids},

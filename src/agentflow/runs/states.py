@@ -16,6 +16,7 @@ from agentflow.runs.conversation import Conversation
 from agentflow.runs.encoding import interrupt_shown, storable
 from agentflow.runs.graphs import command_of
 from agentflow.runs.registry import OWN, Registry
+from agentflow.runs.tree import Tree, older
 from agentflow.turn import Json
 
 NOTHING: Json = {
@@ -56,9 +57,16 @@ class States:
         """The state now, or as it was at a checkpoint."""
         if self._graph_of(thread) is None:
             return NOTHING
+        if self._graph_of(thread) == OWN:
+            tree = await self._tree(thread)
+            found = tree.virtual((checkpoint or {}).get("checkpoint_id"))
+            if found is not None:
+                return found
         async with self._opened(thread) as graph:
             snapshot = await graph.aget_state(place(thread, checkpoint), subgraphs=subgraphs)
-        return (await self._shown(thread, [snapshot], now=not checkpoint))[0]
+        if self._graph_of(thread) == OWN:
+            return tree.now(_state(snapshot)) if not checkpoint else tree.then(_state(snapshot))
+        return _state(snapshot)
 
     async def history(
         self,
@@ -73,12 +81,20 @@ class States:
         if self._graph_of(thread) is None:
             return []
         options: Json = {"limit": limit, "filter": metadata}
-        if before is not None:
+        tree = await self._tree(thread) if self._graph_of(thread) == OWN else None
+        if before is not None and tree is None:
             options["before"] = {"configurable": _configurable(thread, before)}
+        elif before is not None:
+            options["limit"] = None
         async with self._opened(thread) as graph:
             config = place(thread, _without_id(checkpoint))
-            found = [one async for one in graph.aget_state_history(config, **options)]
-        return await self._shown(thread, found, now=before is None and metadata is None)
+            states = [_state(one) async for one in graph.aget_state_history(config, **options)]
+        if tree is None:
+            return states
+        woven = [tree.then(one) for one in states] if metadata else tree.woven(states, options["limit"])
+        if before is None:
+            return woven[:limit]
+        return older(woven, _configurable(thread, before).get("checkpoint_id"))[:limit]
 
     async def update(
         self, thread: Json, values: Any, *, as_node: str | None, checkpoint: Mapping[str, Any] | None
@@ -136,13 +152,10 @@ class States:
             if hasattr(saver, "flush"):
                 await saver.flush()
 
-    async def _shown(self, thread: Json, snapshots: Sequence[StateSnapshot], *, now: bool) -> list[Json]:
-        shown = [_state(one) for one in snapshots]
-        if self._graph_of(thread) == OWN:
-            await self.conversation.fill(
-                Owner(thread["tenant"], thread["user"]), thread["thread_id"], shown, now=now
-            )
-        return shown
+    async def _tree(self, thread: Json) -> Tree:
+        owner, thread_id = Owner(thread["tenant"], thread["user"]), thread["thread_id"]
+        said = await self.conversation.said_ever(owner, thread_id)
+        return Tree(await self.conversation.branches(owner, thread_id), said)
 
 
 def place(thread: Json, checkpoint: Mapping[str, Any] | None) -> Json:

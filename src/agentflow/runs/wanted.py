@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentflow.egress import Egress
 from agentflow.errors import BadInput, NotFound
+from agentflow.protocols import Owner
 from agentflow.records.assistants import Assistants
 from agentflow.records.runs import NewRun
-from agentflow.runs.conversation import said_last
+from agentflow.runs.conversation import Conversation, said_last
 from agentflow.runs.registry import OWN, Registry, assistant_of
 from agentflow.turn import Json
 
@@ -60,6 +61,8 @@ class Served(Protocol):
     def assistants(self) -> Assistants: ...
     @property
     def egress(self) -> Egress: ...
+    @property
+    def conversation(self) -> Conversation: ...
 
 
 async def planned(
@@ -95,7 +98,7 @@ async def planned(
         key=key,
         fingerprint=b"" if key is None else _fingerprint(body, thread_id),
     )
-    return _as_turn(new) if chosen["graph_id"] == OWN else new
+    return await _as_turn(served, new) if chosen["graph_id"] == OWN else new
 
 
 async def found_assistant(served: Served, name: str, tenant: int) -> Json:
@@ -171,9 +174,22 @@ def _work(body: RunWanted, chosen: Json, *, stateless: bool, streams: bool, kept
     return {key: value for key, value in work.items() if value or key == "input"}
 
 
-def _as_turn(new: NewRun) -> NewRun:
-    """A run of our own graph is a turn: its message goes to the ledger. Raises BadInput."""
-    text, meta, role = said_last(new.work.get("input"))
+async def _as_turn(served: Served, new: NewRun) -> NewRun:
+    """A run of our own graph is a turn: its message goes to the ledger.
+
+    At a checkpoint it begins a branch there; without input the answer to the last message there is given again.
+    Raises BadInput.
+    """
+    owner, thread = Owner(new.tenant, new.user), new.thread_id
+    given, place = new.work.get("input"), (new.work.get("checkpoint") or {}).get("checkpoint_id")
+    if thread is not None and not given and not new.work.get("command"):
+        fork, text, meta, role = await served.conversation.again(owner, thread, place)
+        work = {**new.work, "again": fork.again}
+        return replace(new, text=text, message_meta=meta, wanted_role=role, follows=fork.follows, work=work)
+    text, meta, role = said_last(given)
     if not text.strip():
         raise BadInput("The message is empty; say something.", field="input.messages")
-    return replace(new, text=text, message_meta=meta, wanted_role=role)
+    new = replace(new, text=text, message_meta=meta, wanted_role=role)
+    if thread is None or place is None:
+        return new
+    return replace(new, follows=(await served.conversation.forked(owner, thread, place)).follows)

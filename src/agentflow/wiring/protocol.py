@@ -15,12 +15,15 @@ from agentflow.egress import Egress
 from agentflow.errors import ConfigError
 from agentflow.protocols import Owner
 from agentflow.records.assistants import Assistants
+from agentflow.records.branches import Threaded
 from agentflow.records.checkpoints import Checkpoints
 from agentflow.records.connections import Connections
 from agentflow.records.crons import Crons
 from agentflow.records.events import EventLog
+from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.jobs import Jobs
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.rights import Owner as Rightful
 from agentflow.records.runs import Runs
 from agentflow.records.store import UserStore
 from agentflow.records.thread_rows import ThreadRows
@@ -56,6 +59,7 @@ class Served:
     worker: Worker
     logs: ThreadLogs
     egress: Egress
+    forgetting: Forgetting
     jobs: Jobs
     clock: Clock
     webhooks: Webhooks
@@ -69,7 +73,8 @@ class Served:
                 await self.checkpoints.keep_latest(owner, [thread_id])
                 await self.threads.stays(owner, thread_id)
             else:
-                await self.threads.delete(thread_id, tenant=owner.tenant, user=str(owner.user))
+                chosen = Selector("thread", thread_id)
+                await self.forgetting.forget(Rightful(owner.tenant, str(owner.user)), chosen)
                 await self.checkpoints.drop_thread(owner, thread_id)
 
 
@@ -83,7 +88,7 @@ def served(
 ) -> Served:
     """The protocol over one database; turns and runs share the worker. `secret` signs webhooks."""
     threads, checkpoints = ThreadRows(connections), Checkpoints(connections)
-    conversation = Conversation(threads.said)
+    conversation = Conversation(threads.said, threads.said_ever, Threaded(connections))
     runs = Runs(connections, decide, ledger.worker, ledger.lease, ledger.pause)
     store = partial(UserStore, connections)
     graphs = GraphRuns(registry, runs, checkpoints.saver, store, checkpoints.drop_run, conversation)
@@ -114,6 +119,7 @@ def served(
         store=store,
         logs=ThreadLogs(),
         egress=egress,
+        forgetting=Forgetting(connections),
         jobs=jobs,
         clock=Clock(crons, jobs, begin),
         webhooks=Webhooks(runs, egress, jobs, values, secret),

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from agentflow.api.memory import forgotten
 from agentflow.api.protocol.assistants import graph_known
 from agentflow.api.protocol.wire import (
     Given,
@@ -24,6 +25,8 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.errors import BadInput, Busy
+from agentflow.records.forget import Selector
+from agentflow.records.rights import Owner as Rightful
 from agentflow.records.thread_rows import taken
 from agentflow.runs.registry import OWN, assistant_of
 from agentflow.runs.wanted import small
@@ -208,8 +211,7 @@ async def prune(request: Request) -> Response:
         await served.checkpoints.keep_latest(owner(request), idle)
     else:
         for thread_id in idle:
-            await served.threads.delete(thread_id, tenant=me.tenant, user=me.user)
-            await served.checkpoints.drop_thread(owner(request), thread_id)
+            await _forget(request, thread_id)
     return answer({"pruned_count": len(idle)})
 
 
@@ -243,9 +245,16 @@ async def delete(request: Request, thread_id: str) -> Response:
     served, me = services(request), who(request)
     working = await served.runs.open_ones(tenant=me.tenant, user=me.user, thread_id=thread["thread_id"])
     await served.worker.stop(working, "interrupt", tenant=me.tenant)
-    await served.threads.delete(thread["thread_id"], tenant=me.tenant, user=me.user)
-    await served.checkpoints.drop_thread(owner(request), thread["thread_id"])
+    await _forget(request, thread["thread_id"])
     return Response(status_code=204)
+
+
+async def _forget(request: Request, thread_id: str) -> None:
+    """The thread with its messages, checkpoints and memories, and checkpoints that a run has written meanwhile."""
+    me = who(request)
+    chosen = Selector("thread", thread_id)
+    await forgotten(request.app.state.services, Rightful(me.tenant, me.user), chosen, preview=False)
+    await services(request).checkpoints.drop_thread(owner(request), thread_id)
 
 
 @router.post("/threads/{thread_id}/copy", summary="The same thread again", response_model=None)
