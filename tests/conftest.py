@@ -9,12 +9,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
 from agentflow.records.migrate import migrate
 
 LOCAL = ("torch", "transformers", "peft")
+# How fast a busy machine makes up examples is no fact about agentflow.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
