@@ -79,14 +79,15 @@ delete from checkpoint_blobs b where thread_id = any(%(threads)s) and not exists
 
 
 # A step in one round trip each; the library takes one statement per value, each with a name of its owner before it.
+# Binary: as text, every quote and backslash of the arrays would be escaped.
 PUT = """
 with b as (
   insert into checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-  select * from unnest(%(b0)s::text[], %(b1)s::text[], %(b2)s::text[], %(b3)s::text[], %(b4)s::text[], %(b5)s::bytea[])
+  select * from unnest(%(b0)b::text[], %(b1)b::text[], %(b2)b::text[], %(b3)b::text[], %(b4)b::text[], %(b5)b::bytea[])
   on conflict do nothing)
 insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
 select * from unnest(
-  %(c0)s::text[], %(c1)s::text[], %(c2)s::text[], %(c3)s::text[], %(c4)s::jsonb[], %(c5)s::jsonb[])
+  %(c0)b::text[], %(c1)b::text[], %(c2)b::text[], %(c3)b::text[], %(c4)b::jsonb[], %(c5)b::jsonb[])
 on conflict (thread_id, checkpoint_ns, checkpoint_id)
 do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata
 """
@@ -94,8 +95,8 @@ PUT_WRITES = """
 insert into checkpoint_writes
   (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
 select * from unnest(
-  %(0)s::text[], %(1)s::text[], %(2)s::text[], %(3)s::text[], %(4)s::text[], %(5)s::int[], %(6)s::text[], %(7)s::text[],
-  %(8)s::bytea[])
+  %(0)b::text[], %(1)b::text[], %(2)b::text[], %(3)b::text[], %(4)b::text[], %(5)b::int[], %(6)b::text[], %(7)b::text[],
+  %(8)b::bytea[])
 on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 """
 NEWER = PUT_WRITES + "do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob"
