@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentflow.errors import AgentflowError, EngineDown
@@ -138,8 +138,13 @@ class Player:
         self.keeper.adopt(self.roster())
 
 
+STUCK = "guess a fail a fail a edit a unload a unload a guess a pin c warm a unload b edit d forget a warm d wait a"
+"""Once, two that spoke and rest in memory, which was full, could not leave VRAM for a turn that waited."""
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(acts)
+@example(list(zip(STUCK.split()[::2], STUCK.split()[1::2], strict=True)))
 def test_no_sequence_of_events_hurts(played) -> None:
     async def run() -> None:
         player = Player()

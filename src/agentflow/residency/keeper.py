@@ -225,8 +225,8 @@ class AdapterKeeper:
             self._check_pins(place)
         before, place.pin = place.pin, tier
         await self._pin_in_engine(place, before)
-        if tier is not None:
-            self._wishes.rest(place, at_start=False)
+        place.wishes.pop("start", None)
+        self._wishes.rest(place, at_start=False)
         self._stir()
 
     def adopt(self, roster: Roster) -> None:

@@ -94,12 +94,17 @@ class Wishes:
             yield wish.serial, Want(place.key, _reachable(place, wish.tier), reason)
 
     def _is_over(self, place: Place, reason: Reason, wish: Wish, now: float) -> bool:
-        """A demand lasts until its turn holds the adapter; other wishes are fulfilled once."""
+        """A demand lasts until its turn holds the adapter; other wishes are fulfilled once.
+
+        Who speaks needs no copy in memory: a wish for one that waited on would keep it in VRAM for ever.
+        """
         if wish.until is not None and now >= wish.until:
             return True
         if reason == "demand":
             return place.speaks and now - place.since >= GIVES_WAY and self.somebody_waits()
-        return wish.tier in place.tiers or (wish.tier == "disk" and place.on_disk)
+        return wish.tier in place.tiers or (
+            place.speaks if wish.tier == "ram" else wish.tier == "disk" and place.on_disk
+        )
 
 
 def _reachable(place: Place, tier: Tier) -> Tier:
