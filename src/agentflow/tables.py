@@ -350,7 +350,7 @@ term_stat = Table(
     Column("scope_id", Integer, nullable=False),
     Column("term", Integer, nullable=False),
     Column("df", Integer, nullable=False),
-    PrimaryKeyConstraint("scope_id", "term", postgresql_include=["df"]),
+    PrimaryKeyConstraint("scope_id", "term"),
     postgresql_with={"fillfactor": 70},
 )
 

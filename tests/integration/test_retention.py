@@ -79,10 +79,10 @@ async def test_a_collection_may_give_its_memories_a_time(connections: Connection
 
 
 async def stored(connections: Connections, thread: str, number: int, days: float, **versions: str) -> None:
-    """A checkpoint of `days` ago with these channels; new versions bring their blobs."""
+    """A checkpoint of `days` ago with these channels, too large for its row; new versions bring their blobs."""
     moment = (datetime.now(UTC) - timedelta(days=days)).isoformat()
     config = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-    values = {"channel_values": {key: ["text"] for key in versions}, "channel_versions": versions}
+    values = {"channel_values": {key: ["text" * 100] for key in versions}, "channel_versions": versions}
     checkpoint = {"v": 4, "id": f"{number:04}", "ts": moment, **values, "versions_seen": {}}
     put = await TurnSaver(connections, SEEN).aput(config, checkpoint, {}, versions)
     await TurnSaver(connections, SEEN).aput_writes(put, [("a", "x")], f"task-{number}")
@@ -107,7 +107,7 @@ async def test_of_old_checkpoints_the_latest_stays_with_all_that_it_names(connec
     assert await counts(connections) == (2, 3, 2)
     saver = TurnSaver(connections, SEEN)
     kept = await saver.aget_tuple({"configurable": {"thread_id": "t1", "checkpoint_ns": ""}})
-    assert kept.checkpoint["channel_values"] == {"a": ["text"], "b": ["text"]}
+    assert kept.checkpoint["channel_values"] == {"a": ["text" * 100], "b": ["text" * 100]}
 
 
 async def test_young_checkpoints_stay_and_none_goes_where_all_are_kept(connections: Connections) -> None:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from agentflow.fakes.embedder import FakeEmbedder
-from agentflow.memory.postgres import PostgresMemory
+from agentflow.memory.postgres import EXACT, INDEXED, VAST, PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope, Vectors
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
 from agentflow.records.scopes import Scopes
+from agentflow.records.vocabulary import READ
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 MINE = Scope(0, "conversations", "default")
@@ -92,3 +93,7 @@ async def test_other_languages_are_left_alone(connections: Connections) -> None:
     await said(connections, "Ich habe einen Kessel")
     await Outbox(connections, Dictionary()).drain()
     assert await words(connections) == []
+
+
+def test_every_neighbour_that_a_search_asks_for_is_written() -> None:
+    assert all(reach.near <= READ for reach in (EXACT, INDEXED, VAST))

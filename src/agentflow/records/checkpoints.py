@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -104,6 +105,9 @@ FIRST = PUT_WRITES + "do nothing"
 GATHERED = 0.02
 """Seconds for which steps of a run are gathered before they are written together."""
 INLINE = (str, int, float, bool, type(None))
+SMALL = 250
+"""Characters of JSON up to which lists and dictionaries are part of the checkpoint's own row: a row of theirs, with
+its index entry, takes some 300 bytes more."""
 
 
 @dataclass
@@ -135,6 +139,26 @@ class Gathered:
 
 def _columns(prefix: str, rows: Sequence[Sequence[Any]], count: int) -> dict[str, Any]:
     return {f"{prefix}{column}": [row[column] for row in rows] for column in range(count)}
+
+
+def _inline(value: Any) -> bool:
+    """Whether JSON gives back exactly this value, and it is small."""
+    if isinstance(value, INLINE):
+        return True
+    return _plain(value) and len(json.dumps(value)) <= SMALL
+
+
+def _plain(value: Any, depth: int = 3) -> bool:
+    """Nothing that JSON, or Postgres' own numbers and texts, would give back as something else."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        inside = [*value, *value.values()] if kind is dict else value
+        if kind is dict and any(type(key) is not str for key in value):
+            return False
+        return depth > 0 and len(value) <= SMALL // 4 and all(_plain(one, depth - 1) for one in inside)
+    if kind is float:
+        return repr(value).removeprefix("-").replace(".", "").isdigit() and repr(value) != "-0.0"
+    return value.isprintable() if kind is str else kind in (int, bool, type(None))
 
 
 class TurnSaver(AsyncPostgresSaver):
@@ -211,8 +235,8 @@ class TurnSaver(AsyncPostgresSaver):
             return await super().aput(config, checkpoint, metadata, new_versions)
         place = config["configurable"]
         thread, space = place["thread_id"], place["checkpoint_ns"]
-        large = {key: value for key, value in values.items() if not isinstance(value, INLINE)}
-        small = {key: value for key, value in values.items() if key not in large}
+        small = {key: value for key, value in values.items() if _inline(value)}
+        large = {key: value for key, value in values.items() if key not in small}
         versions = {key: version for key, version in new_versions.items() if key in large}
         blobs = self._dump_blobs(thread, space, large, versions) if versions else []
         shown = Jsonb(get_serializable_checkpoint_metadata(config, metadata))

@@ -17,7 +17,11 @@ from agentflow.retrieval.stopwords import STOP_WORDS
 from agentflow.retrieval.terms import stems, term, words
 
 LANGUAGE = "english"
-NEIGHBOURS, FAR = 16, 0.3  # kept per new word; the cosine, after the mean is off, at which nearness begins
+NEIGHBOURS, FAR = (
+    16,
+    0.3,
+)  # looked at per new word; the cosine, after the mean is off, at which nearness begins
+READ = 8  # of each word's neighbours the nearest that a search asks for: farther ones are not written
 SHORTEST, LONGEST = 3, 30
 
 MEET = """
@@ -39,7 +43,8 @@ where w.collection_id = u.collection and w.term = u.term
 """
 RELATE = f"""
 with r as (
-  select n.tenant, n.collection_id, n.term, o.term as near, (o.cosine - {FAR}) / (1 - {FAR}) as nearness
+  select n.tenant, n.collection_id, n.term, o.term as near, (o.cosine - {FAR}) / (1 - {FAR}) as nearness,
+         row_number() over (partition by n.collection_id, n.term order by o.cosine desc) as place
   from unnest(%(collections)s::int[], %(terms)s::int[]) u(collection, term)
        join word n on n.collection_id = u.collection and n.term = u.term
        cross join lateral (
@@ -48,8 +53,10 @@ with r as (
          order by embedding <=> n.embedding limit {NEIGHBOURS}) o
   where o.cosine > {FAR})
 insert into related (tenant, collection_id, term, near, nearness)
-select tenant, collection_id, term, near, nearness from r
+select tenant, collection_id, term, near, nearness from r where place <= {READ}
 union select tenant, collection_id, near, term, nearness from r
+where (select count(*) from related k where k.collection_id = r.collection_id and k.term = r.near
+         and k.nearness > r.nearness) < {READ}
 on conflict (collection_id, term, near) do nothing
 """  # noqa: S608 - constants above
 
