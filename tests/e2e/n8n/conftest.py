@@ -365,7 +365,7 @@ roles:
   philosopher: {description: justice and the meaning of life, lora_path: "tiny:philosopher"}
   coder: {description: python code and functions, lora_path: "tiny:coder"}
   sleeper:
-    {description: dreams, lora_path: "tiny:artist", location: disk, warm: demand, cold_budget_ms: 0, when_cold: refuse}
+    {lora_path: "tiny:artist", threshold: 99, location: disk, warm: demand, cold_budget_ms: 0, when_cold: refuse}
 server: {port: 0, api_key: "file:key"}
 egress: {allow: [127.0.0.1]}
 """
