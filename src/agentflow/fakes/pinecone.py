@@ -94,7 +94,7 @@ def serve(dim: int) -> Iterator[tuple[str, PineconeDouble]]:
     double = PineconeDouble(dim)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(double.app(), log_level="critical", lifespan="off", ws="none")
+        config = uvicorn.Config(double.app(), log_config=None, access_log=False, lifespan="off", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="pinecone-double")
         thread.start()
