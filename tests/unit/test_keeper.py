@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agentflow.errors import InvalidAdapter
 from agentflow.fakes.adapter import fake_adapter
 from agentflow.fakes.engine import FakeEngine
 from agentflow.residency.keeper import AdapterKeeper
-from agentflow.residency.plan import Budgets, Resident, idle, victim
+from agentflow.residency.plan import Budgets
 from agentflow.residency.roster import Residence
 
 ROLES = ("philosopher", "coder", "artist")
@@ -126,31 +124,3 @@ async def test_a_bad_adapter_is_told_when_it_is_wanted() -> None:
     with pytest.raises(InvalidAdapter, match="rank 128"):
         async with kept.hold("coder"):
             pass
-
-
-residents = st.builds(
-    Resident,
-    name=st.text("abc", min_size=1, max_size=3),
-    holds=st.integers(0, 2),
-    last_used=st.floats(0, 100),
-    pinned=st.booleans(),
-    unload_after=st.none() | st.floats(0, 50),
-)
-
-
-@given(st.lists(residents, unique_by=lambda one: one.name))
-def test_nobody_held_or_pinned_is_a_victim_and_somebody_free_is_found(found: list[Resident]) -> None:
-    free = {one.name for one in found if one.holds == 0 and not one.pinned}
-    chosen = victim(found)
-    assert (chosen in free) if free else (chosen is None)
-
-
-@given(st.lists(residents, unique_by=lambda one: one.name), st.floats(0, 200))
-def test_idle_never_names_the_held_the_pinned_or_the_recent(found: list[Resident], now: float) -> None:
-    by_name = {one.name: one for one in found}
-    for name in idle(found, now):
-        one = by_name[name]
-        assert one.holds == 0
-        assert not one.pinned
-        assert one.unload_after is not None
-        assert now - one.last_used >= one.unload_after
