@@ -1,6 +1,7 @@
 """The real server: one turn, its refusals, its end."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -112,6 +113,24 @@ def test_health_ready_and_docs_answer(client) -> None:
     assert "/static-offline-docs/swagger-ui-bundle.js" in docs
     assert "https://" not in docs
     assert client.get("/nowhere").json()["message"].startswith("There is nothing at this address")
+
+
+def test_a_command_does_not_take_the_server_of_another_folder_for_its_own(client, standing, tmp_path) -> None:
+    file, port = tmp_path / "agentflow.yaml", client.base_url.port
+    file.write_text((standing.folder / "agentflow.yaml").read_text())
+    own, other = (_told(folder, port) for folder in (standing.folder, tmp_path))
+    assert (own.returncode, own.stderr) == (0, "")
+    assert " ".join(other.stderr.split()) == (
+        f"agentflow: The agentflow of {file} does not listen on http://127.0.0.1:{port}. "
+        "Start it with `agentflow serve`."
+    )
+
+
+def _told(folder, port) -> subprocess.CompletedProcess[str]:
+    """What `agentflow adapters` says in a folder whose server should have that port."""
+    command = [sys.executable, "-m", "agentflow", "adapters"]
+    environment = {**os.environ, "AGENTFLOW_PORT": str(port), "COLUMNS": "500"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_without_a_key_another_host_name_or_content_type_is_refused(client) -> None:

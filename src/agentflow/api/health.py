@@ -13,9 +13,10 @@ router = APIRouter()
 
 
 @router.get("/health", summary="The process is up")
-async def health() -> dict[str, str]:
-    """Answers as long as the process does."""
-    return {"status": "ok", "version": __version__}
+async def health(request: Request) -> dict[str, str]:
+    """Answers as long as the process does; `house` tells its configuration from others of the machine."""
+    services: Services = request.app.state.services
+    return {"status": "ok", "version": __version__, "house": services.mark}
 
 
 @router.get("/ready", response_model=None, summary="Turns can be answered, or why not")

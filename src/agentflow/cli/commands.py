@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agentflow import __version__, telemetry
-from agentflow.cli import fleet, house
+from agentflow.cli import house
 from agentflow.cli.later import later
 from agentflow.cli.port import listening
 from agentflow.cli.terminal import Screen, err, out, steps
@@ -221,6 +221,8 @@ async def _serve_many(place: Place, arguments: list[str], workers: int) -> None:
             field="model.engine",
             value="local",
         )
+    from agentflow.cli import fleet
+
     with steps("starting") as progress:
         await fleet.serve(place, arguments, workers, progress)
 

@@ -5,7 +5,6 @@ children are equals: each takes requests and works on runs, and any of them can 
 """
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ import structlog
 from agentflow.cli import house
 from agentflow.cli.port import listening
 from agentflow.records.migrate import migrate
+from agentflow.settings import read_environment
 from agentflow.wiring import Place, Progress
 from agentflow.wiring.choices import database
 
@@ -47,7 +47,7 @@ async def serve(place: Place, arguments: Sequence[str], count: int, progress: Pr
 async def _kept(taken: socket.socket, dsn: str, arguments: Sequence[str]) -> None:
     """One child, started again whenever it has died."""
     command = [sys.executable, "-m", "agentflow", "serve", *arguments, "--socket", str(taken.fileno())]
-    environment = {**os.environ, "DATABASE_URL": dsn}
+    environment = {**read_environment().variables, "DATABASE_URL": dsn}
     while True:
         child = await asyncio.create_subprocess_exec(
             *command, env=environment, pass_fds=(taken.fileno(),), start_new_session=True

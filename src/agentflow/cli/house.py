@@ -35,12 +35,10 @@ async def until_signal() -> None:
 
 @asynccontextmanager
 async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the server that listens at the configured address, else of one of our own."""
-    server = place.settings.server
-    key = _key(server)
-    address = f"http://{server.host}:{server.port}"
-    if await _answers(address):
-        async with client(address, key) as there:
+    """A client of this configuration's server if it listens, else of one of our own for a while."""
+    key = _key(place.settings.server)
+    if await _listens(place):
+        async with client(_address(place), key) as there:
             yield there
         return
     from agentflow.cli.door import door
@@ -51,16 +49,15 @@ async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.A
 
 @asynccontextmanager
 async def listening_door(place: Place) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the server that listens at the configured address. Raises StartError if none does."""
+    """A client of this configuration's server. Raises StartError if it does not listen."""
     server = place.settings.server
-    address = f"http://{server.host}:{server.port}"
-    if not await _answers(address):
+    if not await _listens(place):
         raise StartError(
-            f"No agentflow listens on {address}. Start one with `agentflow serve`.",
+            f"The agentflow of {place.file} does not listen on {_address(place)}. Start it with `agentflow serve`.",
             field="server.port",
             value=server.port,
         )
-    async with client(address, _key(server)) as there:
+    async with client(_address(place), _key(server)) as there:
         yield there
 
 
@@ -103,12 +100,10 @@ async def ask(
 
 
 async def lessons(place: Place) -> list[Lesson]:
-    """What feedback has taught the agentflow that listens at the configured address; nothing if none does."""
-    server = place.settings.server
-    address = f"http://{server.host}:{server.port}"
-    if not await _answers(address):
+    """What feedback has taught this configuration's server; nothing if it does not listen."""
+    if not await _listens(place):
         return []
-    async with client(address, _key(server)) as there:
+    async with client(_address(place), _key(place.settings.server)) as there:
         given = await ask(there, "GET", "/feedback?status=accepted")
     return [Lesson(one["role"], one["text"]) for one in given["feedback"]]
 
@@ -117,10 +112,15 @@ def _key(server: Server) -> dict[str, str]:
     return {"X-Api-Key": server.api_key.get_secret_value()} if server.api_key else {}
 
 
-async def _answers(address: str) -> bool:
+def _address(place: Place) -> str:
+    return f"http://{place.settings.server.host}:{place.settings.server.port}"
+
+
+async def _listens(place: Place) -> bool:
+    """Whether the server of this very configuration does: two folders may have the same port in their files."""
     try:
         async with httpx.AsyncClient(trust_env=False) as http:
-            response = await http.get(f"{address}/health", timeout=1.0)
-            return "version" in response.json()
-    except (httpx.HTTPError, ValueError):
+            response = await http.get(f"{_address(place)}/health", timeout=1.0)
+            return bool(response.json()["house"] == place.mark)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False

@@ -137,15 +137,20 @@ async def _address(place: Place) -> Sequence[Row]:
         try:
             probe.bind((server.host, server.port))
         except OSError as error:
-            return [await _occupied(address, error)]
+            return [await _occupied(address, error, place.mark)]
     return [Row("address", "ok", f"{address} is free")]
 
 
-async def _occupied(address: str, error: OSError) -> Row:
+async def _occupied(address: str, error: OSError, mark: str) -> Row:
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
             told = (await client.get(f"http://{address}/health")).json()
+        if told["house"] == mark:
             return Row("address", "ok", f"agentflow {told['version']} answers at {address}")
+        way = "choose another server.port, or stop that one"
+        return Row(
+            "address", "mistake", f"{address} is taken by the agentflow of another agentflow.yaml", way
+        )
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         way = "stop that program, or choose another server.port"
         return Row("address", "mistake", f"{address} cannot be listened on: {error.strerror}", way)

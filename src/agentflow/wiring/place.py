@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from agentflow import tiny
@@ -29,6 +30,11 @@ class Place:
     file: Path | None = None
     graphs: Path | None = None
     extra_roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """Tells this configuration from another one of this machine; does not tell where it lies."""
+        return sha256(str(self.file or self.folder).encode()).hexdigest()[:16]
 
 
 def base_folder(place: Place) -> str:

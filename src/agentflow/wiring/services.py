@@ -57,9 +57,13 @@ from agentflow.wiring.watching import Watching
 
 @dataclass
 class Services:
-    """Everything a door needs, running. `needs` is what the graph was built from; `reload` reads the file again."""
+    """Everything a door needs, running. `needs` is what the graph was built from; `reload` reads the file again.
+
+    `mark`: see Place.
+    """
 
     settings: Settings
+    mark: str
     needs: graphs.Needs
     classifier: Intents
     feedback: Feedback
@@ -176,6 +180,7 @@ async def _services(
     protocol = served(connections, ledger, _registry(place, graph), egress, make_worker, secret)
     return Services(
         settings=settings,
+        mark=place.mark,
         needs=needs,
         classifier=classifier,
         feedback=feedback,
