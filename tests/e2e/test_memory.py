@@ -97,6 +97,17 @@ def test_memories_travel_as_lines_and_come_back(client, standing) -> None:
     assert len(listed(client, text="My horse is called Fury")) == 2
 
 
+def test_documents_travel_as_lines_and_come_back_cited(client, standing) -> None:
+    upload(client, "boats.md", "# Boats\n\nThe ferry is called Medusa.\n")
+    assert "documents in " in agentflow(standing, "export", "all.jsonl").stdout
+    for one in client.get("/memory/documents").json()["documents"]:
+        client.delete(f"/memory/documents/{one['id']}").raise_for_status()
+    assert "1 documents" in agentflow(standing, "import", "all.jsonl").stdout
+    found = client.get("/memory/search", params={"q": "What is the ferry called?"}).json()["memories"]
+    assert [one["cited"]["heading"] for one in found if one["speaker"] == "boats.md > Boats"] == ["Boats"]
+    client.post("/memory/forget", json={"collection": "documents"}).raise_for_status()
+
+
 def test_the_command_line_rewords_and_forgets_after_asking(client, standing) -> None:
     says(client, "My parrot is called Polly")
     number = str(listed(client, text="My parrot is called Polly")[-1]["id"])

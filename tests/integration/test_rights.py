@@ -1,8 +1,6 @@
 """The owner's rights on real tables: other people's memories do not exist, and forgotten is gone."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,106 +8,24 @@ import numpy as np
 import pytest
 from psycopg.types.json import Jsonb
 
-from agentflow.errors import BadInput, DatabaseDown, LeaseLost, NotFound
+from agentflow.errors import BadInput, LeaseLost, NotFound
 from agentflow.fakes.embedder import FakeEmbedder
-from agentflow.memory.postgres import PostgresMemory
-from agentflow.protocols import NewMemory, Outcome, Request, Scope
+from agentflow.protocols import NewMemory, Outcome, Request
 from agentflow.records.checkpoints import TurnSaver
-from agentflow.records.connections import Connections, open_connections
 from agentflow.records.feedback import Feedback
-from agentflow.records.forget import Forgetting, Selector
-from agentflow.records.ledger import PostgresLedger
-from agentflow.records.outbox import Outbox
-from agentflow.records.portable import Portable, as_line
+from agentflow.records.forget import Selector
 from agentflow.records.retention import Retention
-from agentflow.records.rights import Change, Filter, Owner, Rights
-from agentflow.records.scopes import Scopes
+from agentflow.records.rights import Change, Filter, Owner
 from agentflow.records.store import UserStore
 from agentflow.records.traces import KEPT
-from agentflow.retrieval.pieces import pieces
-from agentflow.settings import Collection
 from agentflow.tables import metadata
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 ANN, BOB = Owner(0, "ann"), Owner(0, "bob")
 SECRET = "zweiundvierzig"
-TABLES = """
-select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where n.nspname in ('agentflow', 'langgraph') and c.relkind = 'r' order by 1
-"""
-COUNTS = """
-select (select count(*) from memory where bow is not null), (select sum(n_docs) from scope),
-       (select sum(sum_len) from scope), (select coalesce(sum(doc_len), 0) from memory where bow is not null),
-       (select count(*) from posting), (select coalesce(sum(df), 0) from term_stat),
-       (select coalesce(sum(octet_length(bow)) / 6, 0) from memory), (select count(*) from term_stat where df = 0)
-"""
 
 
-@dataclass
-class Desk:
-    """Everything that a test of the rights needs."""
-
-    connections: Connections
-    scopes: Scopes
-    ledger: PostgresLedger
-    rights: Rights
-    forgetting: Forgetting
-    outbox: Outbox
-
-    async def says(self, text: str, *, user: str = "ann", thread: str | None = None, result=None) -> str:
-        """A turn that says it and is answered with it; returns the run."""
-        accepted = await self.ledger.accept(Request(text=text, user=user, thread_id=thread))
-        lease = accepted.lease
-        assert lease is not None
-        said = [("user", piece) for piece in pieces(text)] + [("assistant", f"You said: {text}"[:200])]
-        items = [
-            NewMemory("conversations", place, speaker, content, piece=place)
-            for place, (speaker, content) in enumerate(said)
-        ]
-        outcome = {"output": f"You said: {text}"[:200], "memories": [], **(result or {})}
-        await self.ledger.finish(lease, Outcome(outcome["output"], outcome, "coder", None, USAGE, 1, items))
-        return lease.run_id
-
-    async def found(self, text: str, *, user: str = "ann", vector=None) -> list[str]:
-        home = PostgresMemory(self.connections, self.scopes)
-        rows = await home.search(Scope(0, "conversations", user), text, vector, 9)
-        return [one["content"] for one in rows]
-
-    async def ids(self, owner: Owner = ANN) -> list[int]:
-        return sorted(one["id"] for one in await self.rights.listed(owner, Filter()))
-
-    async def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        async with self.connections.maintenance() as connection:
-            return list(await (await connection.execute(statement.encode(), values)).fetchall())
-
-    async def holding(self, text: str) -> list[str]:
-        """Every table that holds the text, as it stands or as bytes."""
-        hexed = text.encode().hex()
-        holds = "select count(*) from {} t where t::text ilike '%%' || %s || '%%' or t::text ilike '%%' || %s || '%%'"
-        tables = [name for (name,) in await self.rows(TABLES)]
-        return [name for name in tables if (await self.rows(holds.format(name), text, hexed))[0][0]]
-
-    async def counts_are_exact(self) -> bool:
-        items, documents, length, lengths, postings, frequencies, terms, empty = (await self.rows(COUNTS))[0]
-        return (documents, length, postings, frequencies, empty) == (items, lengths, terms, terms, 0)
-
-
-@pytest.fixture
-async def desk(database: str) -> AsyncIterator[Desk]:
-    connections = await open_connections(database, size=6)
-    scopes = Scopes(connections, {"conversations": Collection()}, FakeEmbedder.id, FakeEmbedder.dim)
-    yield Desk(
-        connections,
-        scopes,
-        PostgresLedger(connections, scopes, worker="test"),
-        Rights(connections, scopes),
-        Forgetting(connections),
-        Outbox(connections, FakeEmbedder()),
-    )
-    await connections.close()
-
-
-async def test_a_list_is_the_users_own_newest_first_and_filtered(desk: Desk) -> None:
+async def test_a_list_is_the_users_own_newest_first_and_filtered(desk) -> None:
     await desk.says("My dog is called Rex")
     await desk.says("Bob likes chess", user="bob")
     await desk.says("My cat is called Tom")
@@ -125,7 +41,7 @@ async def test_a_list_is_the_users_own_newest_first_and_filtered(desk: Desk) -> 
     assert await desk.rights.listed(ANN, Filter(kind="summary")) == []
 
 
-async def test_another_users_memory_does_not_exist(desk: Desk) -> None:
+async def test_another_users_memory_does_not_exist(desk) -> None:
     await desk.says("My dog is called Rex")
     number = (await desk.ids())[0]
     for refused in (
@@ -140,7 +56,7 @@ async def test_another_users_memory_does_not_exist(desk: Desk) -> None:
     assert number in await desk.ids()
 
 
-async def test_an_edited_memory_is_found_by_its_new_words_only_and_keeps_its_history(desk: Desk) -> None:
+async def test_an_edited_memory_is_found_by_its_new_words_only_and_keeps_its_history(desk) -> None:
     await desk.says("My dog is called Rex")
     number = (await desk.ids())[0]
     changed = await desk.rights.change(ANN, number, Change(content="My dog is called Biscuit"))
@@ -151,7 +67,7 @@ async def test_an_edited_memory_is_found_by_its_new_words_only_and_keeps_its_his
     assert await desk.counts_are_exact()
 
 
-async def test_an_edited_memory_is_embedded_anew(desk: Desk) -> None:
+async def test_an_edited_memory_is_embedded_anew(desk) -> None:
     await desk.says("My dog is called Rex")
     await desk.outbox.drain()
     number = (await desk.ids())[0]
@@ -162,7 +78,7 @@ async def test_an_edited_memory_is_embedded_anew(desk: Desk) -> None:
     assert (await desk.found("?", vector=vector))[0] == "Quite another"
 
 
-async def test_a_hidden_memory_is_in_no_index_and_comes_back(desk: Desk) -> None:
+async def test_a_hidden_memory_is_in_no_index_and_comes_back(desk) -> None:
     await desk.says("My dog is called Rex")
     number = (await desk.ids())[0]
     await desk.rights.change(ANN, number, Change(hidden=True))
@@ -173,7 +89,7 @@ async def test_a_hidden_memory_is_in_no_index_and_comes_back(desk: Desk) -> None
     assert await desk.counts_are_exact()
 
 
-async def test_pin_and_expiry_are_kept_apart(desk: Desk) -> None:
+async def test_pin_and_expiry_are_kept_apart(desk) -> None:
     await desk.says("My dog is called Rex")
     number, end = (await desk.ids())[0], datetime(2030, 1, 1, tzinfo=UTC)
     await desk.rights.change(ANN, number, Change(expires=True, expires_at=end))
@@ -183,12 +99,12 @@ async def test_pin_and_expiry_are_kept_apart(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "  ", "a\0b", "word " * 600])
-async def test_a_wording_that_cannot_be_kept_is_refused(desk: Desk, content: str) -> None:
+async def test_a_wording_that_cannot_be_kept_is_refused(desk, content: str) -> None:
     with pytest.raises(BadInput, match="content"):
         await desk.rights.change(ANN, 1, Change(content=content))
 
 
-async def test_a_forgotten_memory_leaves_no_text_in_any_table(desk: Desk) -> None:
+async def test_a_forgotten_memory_leaves_no_text_in_any_table(desk) -> None:
     run = await desk.says(f"My number is {SECRET}")
     mine = await desk.rights.listed(ANN, Filter())
     shown = [{"id": one["id"], "content": one["content"]} for one in mine]
@@ -208,7 +124,7 @@ async def test_a_forgotten_memory_leaves_no_text_in_any_table(desk: Desk) -> Non
     assert await desk.counts_are_exact()
 
 
-async def test_only_the_forgotten_piece_leaves_a_long_message(desk: Desk) -> None:
+async def test_only_the_forgotten_piece_leaves_a_long_message(desk) -> None:
     await desk.says("\n\n".join(["The weather was fine. " * 30, f"My number is {SECRET}. " * 20]))
     chosen = await desk.rights.listed(ANN, Filter(text=SECRET))
     await desk.forgetting.forget(ANN, Selector("ids", [one["id"] for one in chosen]))
@@ -217,7 +133,7 @@ async def test_only_the_forgotten_piece_leaves_a_long_message(desk: Desk) -> Non
     assert await desk.holding(SECRET) == []
 
 
-async def test_a_forgotten_thread_takes_its_turns_and_checkpoints_along(desk: Desk) -> None:
+async def test_a_forgotten_thread_takes_its_turns_and_checkpoints_along(desk) -> None:
     run = await desk.says(f"My number is {SECRET}")
     await desk.says("Keep this")
     (thread,) = (await desk.rows("select thread_id::text from run where id = %s", run))[0]
@@ -236,7 +152,7 @@ async def test_a_forgotten_thread_takes_its_turns_and_checkpoints_along(desk: De
     assert set(await desk.found("Keep")) == {"Keep this", "You said: Keep this"}
 
 
-async def test_forgetting_a_user_leaves_the_others(desk: Desk) -> None:
+async def test_forgetting_a_user_leaves_the_others(desk) -> None:
     await desk.says(f"My number is {SECRET}")
     await desk.says("Bob likes chess", user="bob")
     await desk.outbox.drain()
@@ -250,7 +166,7 @@ async def test_forgetting_a_user_leaves_the_others(desk: Desk) -> None:
     assert await desk.found("again") == ["Here again", "You said: Here again"]
 
 
-async def test_what_graphs_keep_for_a_user_goes_with_the_user(desk: Desk) -> None:
+async def test_what_graphs_keep_for_a_user_goes_with_the_user(desk) -> None:
     run = await desk.says("hello")
     await desk.rows(
         "insert into run_event (run_id, seq, name, data, user_ref) values (%s, 1, 'values', %s, 'ann') returning 1",
@@ -263,7 +179,7 @@ async def test_what_graphs_keep_for_a_user_goes_with_the_user(desk: Desk) -> Non
     assert await UserStore(desk.connections, BOB.seen).aget(("notes",), "n") is not None
 
 
-async def test_a_text_goes_from_failed_turns_and_states_too(desk: Desk) -> None:
+async def test_a_text_goes_from_failed_turns_and_states_too(desk) -> None:
     run = await desk.says(f"My number is {SECRET}", result={"output": "ok"})
     failed = await desk.ledger.accept(Request(text=f"Again: {SECRET.upper()}", user="ann"))
     await desk.ledger.fail(failed.lease, {"message": "engine down"}, final=True)
@@ -284,7 +200,7 @@ def test_every_table_is_known_to_forgetting() -> None:
     assert unknown == []
 
 
-async def test_forgetting_a_tenant_leaves_nothing_of_it(desk: Desk) -> None:
+async def test_forgetting_a_tenant_leaves_nothing_of_it(desk) -> None:
     await desk.says(f"My number is {SECRET}")
     await desk.says(f"Mine is {SECRET} too", user="bob")
     await desk.forgetting.forget(replace(ANN, shared=True), Selector("tenant"))
@@ -292,7 +208,7 @@ async def test_forgetting_a_tenant_leaves_nothing_of_it(desk: Desk) -> None:
     assert await desk.rows("select id from thread union all select id from run") == []
 
 
-async def test_what_was_derived_goes_with_its_source(desk: Desk) -> None:
+async def test_what_was_derived_goes_with_its_source(desk) -> None:
     await desk.says("My dog is called Rex")
     source, summary = await desk.ids()
     await desk.rows(
@@ -305,7 +221,7 @@ async def test_what_was_derived_goes_with_its_source(desk: Desk) -> None:
     assert await desk.rows("select 1 from link") == []
 
 
-async def test_a_preview_counts_and_changes_nothing(desk: Desk) -> None:
+async def test_a_preview_counts_and_changes_nothing(desk) -> None:
     await desk.says("My dog is called Rex")
     told = await desk.forgetting.forget(ANN, Selector("text", "rex"), preview=True)
     assert (told["preview"], told["counts"]["memories"]) == (True, 2)
@@ -313,7 +229,7 @@ async def test_a_preview_counts_and_changes_nothing(desk: Desk) -> None:
     assert await desk.forgetting.receipts(ANN) == []
 
 
-async def test_a_receipt_is_its_owners_and_holds_no_text(desk: Desk) -> None:
+async def test_a_receipt_is_its_owners_and_holds_no_text(desk) -> None:
     await desk.says(f"My number is {SECRET}")
     receipt = await desk.forgetting.forget(ANN, Selector("text", SECRET))
     assert await desk.forgetting.receipts(ANN) == [
@@ -327,7 +243,7 @@ PLACE = "insert into vector_place (collection_id, place, lasting, written, worke
 HEARD = "update vector_place set (written, log_id) = (select written, id from vector_log order by id desc limit 1)"
 
 
-async def test_a_receipt_is_pending_until_every_place_of_vectors_has_heard(desk: Desk) -> None:
+async def test_a_receipt_is_pending_until_every_place_of_vectors_has_heard(desk) -> None:
     await desk.says("My dog is called Rex")
     await desk.outbox.drain()
     async with desk.connections.background() as connection:
@@ -339,13 +255,13 @@ async def test_a_receipt_is_pending_until_every_place_of_vectors_has_heard(desk:
     assert (later["status"], later["pending"]) == ("done", 0)
 
 
-async def test_a_vector_that_is_owed_to_a_forgotten_memory_is_owed_no_more(desk: Desk) -> None:
+async def test_a_vector_that_is_owed_to_a_forgotten_memory_is_owed_no_more(desk) -> None:
     await desk.says("My dog is called Rex")
     await desk.forgetting.forget(ANN, Selector("text", "Rex"))
     assert (await desk.outbox.waiting())[0] == 0
 
 
-async def test_words_that_others_use_stay(desk: Desk) -> None:
+async def test_words_that_others_use_stay(desk) -> None:
     await desk.says("The orchard blooms")
     await desk.says("An orchard again", user="bob")
     await desk.outbox.drain()
@@ -360,66 +276,7 @@ def test_the_digest_tells_two_forgettings_apart() -> None:
     assert np.frombuffer(Selector("user").digest, np.uint8).shape == (32,)
 
 
-async def lines(told: list[dict[str, object]]) -> AsyncIterator[bytes]:
-    for one in told:
-        yield as_line(one)
-
-
-async def taken(desk: Desk, owner: Owner) -> list[dict[str, object]]:
-    return [one async for one in Portable(desk.connections, desk.scopes).export(owner)]
-
-
-async def brought(desk: Desk, owner: Owner, told: list[dict[str, object]]) -> tuple[int, int]:
-    counts = await Portable(desk.connections, desk.scopes).take(owner, lines(told))
-    return counts["imported"], counts["known"]
-
-
-async def test_what_was_exported_comes_back_after_it_was_forgotten(desk: Desk) -> None:
-    await desk.says("My dog is called Rex")
-    number = (await desk.ids())[0]
-    await desk.rights.change(ANN, number, Change(content="My dog is called Biscuit", pinned=True))
-    told = await taken(desk, ANN)
-    await desk.forgetting.forget(ANN, Selector("user"))
-    assert await brought(desk, ANN, told) == (2, 0)
-    back = (await desk.rights.listed(ANN, Filter()))[-1]
-    assert (back["content"], back["pinned"], back["edited"]) == ("My dog is called Biscuit", True, True)
-    assert (await desk.found("Biscuit"))[0] == "My dog is called Biscuit"
-    assert await desk.counts_are_exact()
-
-
-async def test_importing_again_or_what_is_there_changes_nothing(desk: Desk) -> None:
-    await desk.says("My dog is called Rex")
-    told = await taken(desk, ANN)
-    assert await brought(desk, ANN, told) == (0, 2)
-    assert await brought(desk, BOB, told) == (2, 0)
-    assert await brought(desk, BOB, told) == (0, 2)
-    assert await brought(desk, BOB, await taken(desk, BOB)) == (0, 2)
-    assert len(await desk.ids(BOB)) == 2
-
-
-async def test_a_broken_import_goes_on_in_the_same_session(desk: Desk) -> None:
-    told = [
-        {"uid": f"chat-{n}", "speaker": "Ann", "content": f"dog {n}", "session": "a", "place": n}
-        for n in range(600)
-    ]
-    with pytest.raises(BadInput, match=r"Line 301: speaker: Field required"):
-        await brought(desk, ANN, [*told[:300], {"content": "no speaker"}])
-    kept = (await desk.rows("select count(*) from memory"))[0][0]
-    assert kept == 256
-    assert await brought(desk, ANN, told) == (600 - kept, kept)
-    assert await desk.rows("select count(distinct session_id), count(*) from memory") == [(1, 600)]
-    assert await desk.counts_are_exact()
-
-
-async def test_hidden_memories_travel_hidden(desk: Desk) -> None:
-    await desk.says("My dog is called Rex")
-    await desk.rights.change(ANN, (await desk.ids())[0], Change(hidden=True))
-    assert await brought(desk, BOB, await taken(desk, ANN)) == (2, 0)
-    assert await desk.found("Rex", user="bob") == ["You said: My dog is called Rex"]
-    assert await desk.counts_are_exact()
-
-
-async def test_a_turn_that_had_recalled_it_and_ends_later_loses_its_copy(desk: Desk) -> None:
+async def test_a_turn_that_had_recalled_it_and_ends_later_loses_its_copy(desk) -> None:
     await desk.says(f"My number is {SECRET}")
     mine = await desk.rights.listed(ANN, Filter())
     under_way = (await desk.ledger.accept(Request(text="What is my number?", user="ann"))).lease
@@ -433,7 +290,7 @@ async def test_a_turn_that_had_recalled_it_and_ends_later_loses_its_copy(desk: D
     assert await desk.holding(SECRET) == []
 
 
-async def test_a_turn_of_a_forgotten_thread_ends_in_nothing(desk: Desk) -> None:
+async def test_a_turn_of_a_forgotten_thread_ends_in_nothing(desk) -> None:
     lease = (await desk.ledger.accept(Request(text=f"My number is {SECRET}", user="ann"))).lease
     await desk.forgetting.forget(ANN, Selector("thread", lease.thread_id))
     item = NewMemory("conversations", 0, "user", f"My number is {SECRET}")
@@ -442,46 +299,17 @@ async def test_a_turn_of_a_forgotten_thread_ends_in_nothing(desk: Desk) -> None:
     assert await desk.holding(SECRET) == []
 
 
-async def broken_off(desk: Desk, work: Coroutine[None, None, object]) -> None:
-    """Postgres ends the connection while the work waits for a lock in the middle of its transaction."""
-    kill = (
-        "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where wait_event_type = 'Lock' and datname = current_database()"
-    )
-    async with desk.connections.maintenance() as other, other.transaction():
-        await other.execute("set local role agentflow_background")
-        await other.execute("select from scope for update")
-        await other.execute("reset role")
-        task = asyncio.create_task(work)
-        async with asyncio.timeout(10):
-            while not (await (await other.execute(kill)).fetchall()):  # noqa: ASYNC110 - Postgres is asked
-                await asyncio.sleep(0.02)
-        with pytest.raises(DatabaseDown):
-            await task
-
-
-async def test_a_forgetting_that_breaks_off_has_forgotten_nothing(desk: Desk) -> None:
+async def test_a_forgetting_that_breaks_off_has_forgotten_nothing(desk) -> None:
     await desk.says("My dog is called Rex")
-    await broken_off(desk, desk.forgetting.forget(ANN, Selector("user")))
+    await desk.broken_off(desk.forgetting.forget(ANN, Selector("user")))
     assert len(await desk.ids()) == 2
     assert await desk.counts_are_exact()
     assert (await desk.forgetting.forget(ANN, Selector("user")))["counts"]["memories"] == 2
 
 
-async def test_an_import_that_breaks_off_goes_on(desk: Desk) -> None:
-    told = [
-        {"uid": f"chat-{n}", "speaker": "Ann", "content": f"dog {n}", "session": "a", "place": n}
-        for n in range(9)
-    ]
-    await desk.says("hello")
-    await broken_off(desk, brought(desk, ANN, told))
-    assert await brought(desk, ANN, told) == (9, 0)
-    assert await desk.counts_are_exact()
-
-
-async def test_an_edit_that_breaks_off_leaves_the_former_wording_found(desk: Desk) -> None:
+async def test_an_edit_that_breaks_off_leaves_the_former_wording_found(desk) -> None:
     await desk.says("My dog is called Rex")
     number = (await desk.ids())[0]
-    await broken_off(desk, desk.rights.change(ANN, number, Change(content="My cat is called Tom")))
+    await desk.broken_off(desk.rights.change(ANN, number, Change(content="My cat is called Tom")))
     assert "My dog is called Rex" in await desk.found("Rex")
     assert await desk.counts_are_exact()

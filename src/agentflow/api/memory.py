@@ -12,7 +12,7 @@ from agentflow.api.keys import caller
 from agentflow.errors import Forbidden, NotFound, UnknownCollection
 from agentflow.protocols import DOCUMENTS, Scope
 from agentflow.records.forget import Selector
-from agentflow.records.portable import LONGEST, as_line
+from agentflow.records.lines import LONGEST, as_line
 from agentflow.records.rights import Change, Filter, Owner, unknown
 from agentflow.runs.lookup import lookup
 from agentflow.turn import Json
@@ -152,7 +152,10 @@ async def receipt(number: UUID, request: Request, mine: Mine) -> Json:
 async def export(
     request: Request, mine: Mine, collection: Annotated[str | None, Query()] = None
 ) -> StreamingResponse:
-    """The caller's own memories, one JSON object per line, oldest first; without documents and vectors."""
+    """The caller's memories, oldest first, then documents, a line before those of its chunks; no vectors.
+
+    Everybody's documents come along with a key of the scope `admin`.
+    """
     portable = services_of(request).memories.portable
 
     async def lines() -> AsyncIterator[bytes]:

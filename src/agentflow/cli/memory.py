@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -199,7 +200,7 @@ def export(
     config: Config = None,
     collection: Collection = None,
 ) -> None:
-    """Take memories along: one JSON object per line."""
+    """Take memories and documents along: one JSON object per line."""
     asyncio.run(_export(config, file, collection))
 
 
@@ -208,9 +209,10 @@ def take(
     file: Annotated[Path, typer.Argument(help="Lines as exported.")],
     config: Config = None,
 ) -> None:
-    """Bring memories along; what is there already stays as it is, so it may be repeated."""
+    """Bring memories and documents; what is there stays, an older document is replaced. It may be repeated."""
     counts = asyncio.run(_import(config, file))
-    out.print(f"{counts['imported']} imported, {counts['known']} were there already")
+    documents = f" ({counts['documents']} documents)" if counts["documents"] else ""
+    out.print(f"{counts['imported']} imported{documents}, {counts['known']} were there already")
 
 
 @memory_app.command()
@@ -283,13 +285,15 @@ async def _export(config: Path | None, file: Path, collection: str | None) -> No
             async for line in response.aiter_lines():
                 out.print(line, markup=False, soft_wrap=True)
             return
-        beside, count = file.with_name(f".{file.name}.part"), 0
+        beside, kinds = file.with_name(f".{file.name}.part"), Counter[str]()
         with beside.open("w", encoding="utf-8") as target:
             async for line in response.aiter_lines():
                 target.write(line + "\n")
-                count += 1
+                kinds[json.loads(line)["kind"]] += 1
         beside.replace(file)
-    out.print(f"{count} memories are in {file}", markup=False)
+    documents = kinds.pop("document", 0)
+    told = f" and {documents} documents in {kinds.pop('chunk', 0)} chunks" if documents else ""
+    out.print(f"{kinds.total()} memories{told} are in {file}", markup=False, soft_wrap=True)
 
 
 async def _import(config: Path | None, file: Path) -> Json:

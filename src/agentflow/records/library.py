@@ -18,6 +18,8 @@ from agentflow.documents.chunks import Chunk
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.forget import LIMITS, remove
+from agentflow.records.lines import Whole
+from agentflow.records.marks import mark
 from agentflow.records.memories import ADD, written
 from agentflow.records.rights import Owner
 from agentflow.records.scopes import Place, Scopes
@@ -32,7 +34,7 @@ HELD = """
 insert into document (tenant, collection_id, scope_id, user_ref, name, media_type, digest, bytes)
 values (%(tenant)s, %(collection)s, %(scope)s, %(user)s, %(name)s, %(media)s, '', 0)
 on conflict (scope_id, name) do update set updated_at = now()
-returning id, session_id, digest
+returning id, session_id
 """
 PRESENT = """
 select collection_id, id, scope_id, bow, content_hash, source_message, content, null::bigint, history from memory
@@ -45,9 +47,10 @@ where m.collection_id = %(collection)s and m.document_id = %(document)s and m.so
 """
 DONE = """
 update document set digest = %(digest)s, bytes = %(bytes)s, media_type = %(media)s, chunks = %(chunks)s,
-                    updated_at = now()
+                    updated_at = coalesce(%(at)s, now())
 where id = %(document)s
 """
+STANDING = "select digest, updated_at, chunks from document where scope_id = %(scope)s and name = %(name)s for update"
 LISTED = """
 select d.id, d.name, c.name, d.media_type, d.bytes, d.chunks, s.user_ref is null, s.role_name, s.thread_id,
        d.created_at, d.updated_at,
@@ -90,25 +93,49 @@ class Library:
     async def add(self, scope: Scope, file: File, found: Sequence[Chunk]) -> Json:
         """Put a document's chunks into a set; returns how many are new, kept and removed."""
         place = await self.scopes.of(scope)
-        named = {
-            "tenant": scope.tenant,
-            "collection": place.collection_id,
-            "scope": place.scope_id,
-            "user": scope.user,
-            "name": file.name,
-            "media": file.media_type,
-        }
         async with self.connections.use(scope.owner) as connection, connection.transaction():
             await connection.execute(LIMITS)
-            held = await (await connection.execute(HELD, named)).fetchone()
-            document, session, _ = held or (0, 0, b"")
+            document, session = await _held(connection, scope, place, file.name, file.media_type)
             memories = _memories(document, scope, file.name, found)
-            counts = await self._replace(connection, scope, place, (document, session), memories)
-            reached = {"digest": file.digest, "bytes": len(file.data), "chunks": len(memories)}
+            counts, _ = await self._replace(connection, scope, place, (document, session), memories)
+            reached = {"digest": file.digest, "bytes": len(file.data), "chunks": len(memories), "at": None}
             await connection.execute(DONE, {"document": document, "media": file.media_type, **reached})
         status = "added" if not counts["kept"] and not counts["removed"] else "updated"
         unchanged = counts["new"] == counts["removed"] == 0
         return {"id": document, "name": file.name, "status": "unchanged" if unchanged else status, **counts}
+
+    async def bring(self, scope: Scope, whole: Whole) -> dict[str, int]:
+        """Put a document into a set as it was exported; returns how many chunks are new, kept and removed.
+
+        One that is the same or newer stays as it is.
+        """
+        place, told = await self.scopes.of(scope), whole.document
+        lines = sorted(whole.chunks, key=lambda line: line.place)
+        async with self.connections.use(scope.owner) as connection, connection.transaction():
+            await connection.execute(LIMITS)
+            named = {"scope": place.scope_id, "name": told.name}
+            standing = await (await connection.execute(STANDING, named)).fetchone()
+            if standing and (bytes(standing[0]) == whole.digest != b"" or standing[1] > told.updated_at):
+                return {"chunks": standing[2], "new": 0, "kept": len(lines), "removed": 0}
+            document, session = await _held(connection, scope, place, told.name, told.media_type)
+            memories = [
+                (source, replace(memory, ordinal=line.place, content=line.content, said_at=line.said_at))
+                for (source, memory), line in zip(
+                    _memories(document, scope, told.name, [line.chunk for line in lines]), lines, strict=True
+                )
+            ]
+            counts, ids = await self._replace(connection, scope, place, (document, session), memories)
+            marked = ((ids.get(source), line) for (source, _), line in zip(memories, lines, strict=True))
+            new = [(number, line) for number, line in marked if number is not None]
+            await mark(connection, place.collection_id, new)
+            reached = {
+                "digest": whole.digest,
+                "bytes": told.bytes,
+                "chunks": len(lines),
+                "at": told.updated_at,
+            }
+            await connection.execute(DONE, {"document": document, "media": told.media_type, **reached})
+        return counts
 
     async def listed(self, owner: Owner) -> list[Json]:
         """The user's documents and everybody's, by name."""
@@ -123,7 +150,8 @@ class Library:
         place: Place,
         document: tuple[int, int],
         memories: Sequence[tuple[UUID, NewMemory]],
-    ) -> dict[str, int]:
+    ) -> tuple[dict[str, int], dict[UUID, int]]:
+        """How many chunks there are, new, kept and removed; and the numbers of the new ones by source."""
         wanted = dict(memories)
         at = {"document": document[0], "collection": place.collection_id}
         present = await (await connection.execute(PRESENT, at)).fetchall()
@@ -137,9 +165,10 @@ class Library:
         }
         await connection.execute(MOVED, {**at, **moved})
         new = [(source, one) for source, one in memories if source not in kept]
+        ids: dict[UUID, int] = {}
         for start in range(0, len(new), BATCH):
-            await self._write(connection, scope, place, document[1], new[start : start + BATCH])
-        return {"chunks": len(memories), "new": len(new), "kept": len(kept), "removed": len(gone)}
+            ids |= await self._write(connection, scope, place, document[1], new[start : start + BATCH])
+        return {"chunks": len(memories), "new": len(new), "kept": len(kept), "removed": len(gone)}, ids
 
     async def _write(
         self,
@@ -148,7 +177,7 @@ class Library:
         place: Place,
         session: int,
         batch: Sequence[tuple[UUID, NewMemory]],
-    ) -> None:
+    ) -> dict[UUID, int]:
         name = scope.collection
         parameters = written(
             [one for _, one in batch],
@@ -157,7 +186,24 @@ class Library:
             [source for source, _ in batch],
         )
         given = {"tenant": scope.tenant, "session": session, "first": 0, "role": scope.role, "adapter": None}
-        await connection.execute(ADD.encode(), {**parameters, **given})
+        cursor = await connection.execute(ADD.encode(), {**parameters, **given})
+        return {source: number for source, number, _ in await cursor.fetchall()}
+
+
+async def _held(
+    connection: Connection, scope: Scope, place: Place, name: str, media_type: str
+) -> tuple[int, int]:
+    """The document's row, locked, and its session; made where there is none."""
+    named = {
+        "tenant": scope.tenant,
+        "collection": place.collection_id,
+        "scope": place.scope_id,
+        "user": scope.user,
+        "name": name,
+        "media": media_type,
+    }
+    row = await (await connection.execute(HELD, named)).fetchone()
+    return row[:2] if row else (0, 0)
 
 
 def _memories(document: int, scope: Scope, name: str, found: Sequence[Chunk]) -> list[tuple[UUID, NewMemory]]:
