@@ -236,7 +236,7 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
         with steps("starting") as progress:
             address = await stack.enter_async_context(door(place, progress=progress, on=taken))
         out.print(f"agentflow listens on {address} · {address}/docs · Ctrl-C ends it", soft_wrap=True)
-        await house.until_signal()
+        await house.until_signal(child=inherited is not None)
 
 
 async def _chat(place: Place, role: str | None) -> None:

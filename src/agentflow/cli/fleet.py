@@ -1,7 +1,8 @@
 """Several processes on one address and one database: `agentflow serve --workers N`.
 
 The parent owns the socket and, where the database is ours, Postgres; it starts a child anew that has died. The
-children are equals: each takes requests and works on runs, and any of them can join, stream or cancel any run.
+children are equals: each takes requests and works on runs, and any of them can join, stream or cancel any run. A
+child ends with its parent, however that one ended: its standard input closes.
 """
 
 import asyncio
@@ -50,7 +51,11 @@ async def _kept(taken: socket.socket, dsn: str, arguments: Sequence[str]) -> Non
     environment = {**read_environment().variables, "DATABASE_URL": dsn}
     while True:
         child = await asyncio.create_subprocess_exec(
-            *command, env=environment, pass_fds=(taken.fileno(),), start_new_session=True
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            env=environment,
+            pass_fds=(taken.fileno(),),
+            start_new_session=True,
         )
         try:
             code = await child.wait()

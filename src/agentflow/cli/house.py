@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,13 +25,17 @@ def place(config: Path | None = None, environment: Environment | None = None) ->
     return Place(load(file, environment), environment, file.resolve().parent, file.resolve())
 
 
-async def until_signal() -> None:
-    """Wait for SIGTERM or SIGINT."""
+async def until_signal(*, child: bool = False) -> None:
+    """Wait for SIGTERM or SIGINT; a child of `fleet` also waits for its parent's end, which closes its stdin."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for kind in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(kind, stop.set)
+    if child:
+        loop.add_reader(sys.stdin.fileno(), stop.set)
     await stop.wait()
+    if child:
+        loop.remove_reader(sys.stdin.fileno())
 
 
 @asynccontextmanager
