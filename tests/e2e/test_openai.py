@@ -175,7 +175,7 @@ def test_the_systems_prompt_is_read_and_never_remembered(client, sdk) -> None:
         ({"messages": [{"role": "system", "content": "x"}]}, "messages", "no message of a user"),
         ({"messages": [{"role": "pirate", "content": "x"}]}, "messages.0.role", "roles are system"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0", "agentflow reads text"),
-        ({"messages": [{"role": "user", "content": "a\x00b"}]}, None, "NUL"),
+        ({"messages": [{"role": "user", "content": "a\x00b"}]}, "body", "NUL"),
         ({"messages": [{"role": "user", "content": "a" * 300_000}]}, "messages", "300000 characters"),
         ({"n": 2}, "n", "one answer"),
         ({"logprobs": True}, "logprobs", "not told"),

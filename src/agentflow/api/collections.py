@@ -5,12 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.keys import caller
 from agentflow.errors import Forbidden, UnknownCollection
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter(prefix="/memory", tags=["memory"])
+router = APIRouter(route_class=DoorRoute, prefix="/memory", tags=["memory"])
 
 
 def operator(request: Request) -> int:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, UploadFile
 
+from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.memory import Mine, forgotten, services_of
 from agentflow.errors import BadInput, Forbidden, NotFound, UnknownRole
 from agentflow.protocols import DOCUMENTS, Scope
@@ -15,8 +16,8 @@ from agentflow.records.rights import Owner
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter(prefix="/memory/documents", tags=["memory"])
-uploads = APIRouter(prefix="/memory/documents", tags=["memory"])
+router = APIRouter(route_class=DoorRoute, prefix="/memory/documents", tags=["memory"])
+uploads = APIRouter(route_class=DoorRoute, prefix="/memory/documents", tags=["memory"])
 """Requests that may be larger than others: `memory.upload_limit`."""
 NAME = 200
 
@@ -61,7 +62,7 @@ async def listed(request: Request, mine: Mine) -> Json:
 
 
 @router.delete("/{number}", summary="Forget a document")
-async def drop(number: int, request: Request, mine: Mine) -> Json:
+async def drop(number: Number, request: Request, mine: Mine) -> Json:
     """Forget a document with its chunks; the answer is the receipt."""
     receipt = await forgotten(services_of(request), mine, Selector("document", number), preview=False)
     if receipt["counts"]["documents"] == 0:

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from agentflow import __version__
+from agentflow.api.bodies import DoorRoute
 from agentflow.errors import AdapterError, AgentflowError
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 
 
 @router.get("/health", summary="The process is up")

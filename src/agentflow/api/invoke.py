@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentflow import protocols
 from agentflow.api import answers, sse
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.keys import Caller, caller
 from agentflow.api.problems import problem
 from agentflow.api.turns import LONGEST
@@ -24,7 +25,7 @@ from agentflow.settings import Settings
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 
 
 class Invocation(BaseModel):
@@ -78,10 +79,6 @@ def checked(text: str, settings: Settings) -> str:
     """The text, if it can be a message. Raises BadInput or TooLarge."""
     if not text.strip():
         raise BadInput("input is empty; say something.", field="input", value=text)
-    if "\x00" in text:
-        raise BadInput("input holds a NUL character, which no text has; remove it.", field="input")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BadInput("input holds half a surrogate pair; send valid Unicode.", field="input")
     limit = settings.server.message_chars
     if len(text) > limit:
         raise TooLarge(

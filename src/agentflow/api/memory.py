@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.keys import caller
 from agentflow.errors import Forbidden, NotFound, UnknownCollection
 from agentflow.protocols import DOCUMENTS, Scope
@@ -18,8 +19,8 @@ from agentflow.runs.lookup import lookup
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter(prefix="/memory", tags=["memory"])
-uploads = APIRouter(prefix="/memory", tags=["memory"])
+router = APIRouter(route_class=DoorRoute, prefix="/memory", tags=["memory"])
+uploads = APIRouter(route_class=DoorRoute, prefix="/memory", tags=["memory"])
 """Requests that may be larger than others: `memory.upload_limit`."""
 Kind = Literal["turn", "chunk", "fact", "summary"]
 
@@ -41,10 +42,10 @@ class Listing(BaseModel):
     collection: str | None = None
     kind: Kind | None = None
     thread_id: UUID | None = None
-    document: int | None = None
+    document: Number | None = None
     pinned: bool | None = None
     text: str | None = Field(None, max_length=1000, description="Looked for as it stands, in any case.")
-    before: int | None = Field(None, description="Older than this one: the `next` of the page before.")
+    before: Number | None = Field(None, description="Older than this one: the `next` of the page before.")
     limit: int = Field(50, ge=1, le=500)
 
     @property
@@ -69,9 +70,9 @@ class Forget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ids: list[int] | None = Field(None, max_length=10_000, description="These memories.")
+    ids: list[Number] | None = Field(None, max_length=10_000, description="These memories.")
     thread_id: UUID | None = Field(None, description="A conversation, with its messages and turns.")
-    document: int | None = Field(None, description="A document.")
+    document: Number | None = Field(None, description="A document.")
     text: str | None = Field(None, min_length=3, max_length=1000, description="Every memory that holds this.")
     collection: str | None = Field(None, description="The user's memories in a collection.")
     everything: Literal["user", "tenant"] | None = Field(
@@ -175,13 +176,13 @@ async def take(request: Request, mine: Mine) -> Json:
 
 
 @router.get("/{number}", summary="One memory")
-async def shown(number: int, request: Request, mine: Mine) -> Json:
+async def shown(number: Number, request: Request, mine: Mine) -> Json:
     """A memory with its earlier wordings, and the memories it was made from."""
     return await services_of(request).memories.rights.shown(mine, number)
 
 
 @router.patch("/{number}", summary="Edit, pin, hide, let expire")
-async def change(number: int, body: Edit, request: Request, mine: Mine) -> Json:
+async def change(number: Number, body: Edit, request: Request, mine: Mine) -> Json:
     """Change a memory; a new wording is found by its words at once."""
     services = services_of(request)
     expires = "expires_at" in body.model_fields_set
@@ -192,7 +193,7 @@ async def change(number: int, body: Edit, request: Request, mine: Mine) -> Json:
 
 
 @router.delete("/{number}", summary="Forget one memory")
-async def drop(number: int, request: Request, mine: Mine) -> Json:
+async def drop(number: Number, request: Request, mine: Mine) -> Json:
     """Forget it, with the words it took from its message."""
     receipt = await forgotten(services_of(request), mine, Selector("ids", [number]), preview=False)
     if receipt["counts"]["memories"] == 0:

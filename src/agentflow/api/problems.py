@@ -69,6 +69,8 @@ def install(app: FastAPI) -> None:
         return JSONResponse(_explained(details[0] if details else {}), 422)
 
     async def http(_request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error.__cause__, errors.AgentflowError):
+            return problem(error.__cause__)  # FastAPI wraps what reading the body has raised
         code = error.status_code if isinstance(error, HTTPException) else 500
         message = {
             400: "The body is not JSON in UTF-8.",

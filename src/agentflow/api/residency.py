@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Body, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.keys import caller
 from agentflow.residency.report import row
 from agentflow.turn import Json
@@ -18,7 +19,7 @@ def services_of(request: Request) -> Services:
 
 
 Running = Annotated[Services, Depends(services_of)]
-router = APIRouter(tags=["residency"])
+router = APIRouter(route_class=DoorRoute, tags=["residency"])
 
 
 class Wish(BaseModel):

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.invoke import checked
 from agentflow.api.keys import caller
 from agentflow.errors import UnknownRole
@@ -14,7 +15,7 @@ from agentflow.runs.preview import alone, preview
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 HISTORY = 10
 RoleOrNone = Annotated[str | None, Field(max_length=128, description="A role's name; null or base: none.")]
 
@@ -119,7 +120,7 @@ async def listed(
 
 
 @router.post("/feedback/{number}", summary="Accept or reject feedback")
-async def review(number: int, body: Review, request: Request) -> Json:
+async def review(number: Number, body: Review, request: Request) -> Json:
     """Accepted feedback takes part from now on; rejected feedback no longer does."""
     services = _services(request)
     stored = await services.feedback.review(number, accept=body.accept, tenant=caller(request).tenant)

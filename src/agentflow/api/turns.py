@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.keys import Caller, caller
 from agentflow.errors import AgentflowError
 from agentflow.protocols import RunRecord
@@ -17,7 +18,7 @@ from agentflow.runs.worker import PATIENCE
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 LONGEST = 280.0
 """Seconds that a caller may wait: builders and proxies hang up after 300."""
 OPEN = ("queued", "running")

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.places import door
 from agentflow.residency.roster import Adapter
 from agentflow.residency.tally import Tally
 from agentflow.telemetry.metrics import CONTENT_TYPE, Metrics
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 
 
 class Watch:

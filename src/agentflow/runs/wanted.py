@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agentflow.egress import Egress
 from agentflow.errors import BadInput, NotFound
@@ -23,6 +23,21 @@ Mode = Literal[
 ]
 DAY = 24 * 3600
 META_BYTES = 16 * 1024
+PLACE = ("thread_id", "checkpoint_id", "checkpoint_ns")
+
+
+def _named(given: Json) -> Json:
+    """A checkpoint, or a config that holds one. Raises ValueError unless ids are texts."""
+    inner = given.get("configurable", given)
+    if not isinstance(inner, dict) or not all(isinstance(inner.get(name), str | None) for name in PLACE):
+        raise ValueError("thread_id, checkpoint_id and checkpoint_ns are texts")
+    if not isinstance(inner.get("checkpoint_map"), dict | None):
+        raise ValueError("checkpoint_map is an object")  # noqa: TRY004 pydantic hears ValueError
+    return given
+
+
+Checkpoint = Annotated[Json, AfterValidator(_named)]
+"""A place in a thread's history, as clients name it."""
 
 
 class RunWanted(BaseModel):
@@ -36,7 +51,7 @@ class RunWanted(BaseModel):
     config: Json | None = None
     context: Json | None = None
     metadata: Json | None = None
-    checkpoint: Json | None = None
+    checkpoint: Checkpoint | None = None
     checkpoint_id: str | None = None
     stream_mode: Mode | list[Mode] | None = None
     stream_subgraphs: bool = False

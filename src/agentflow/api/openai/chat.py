@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agentflow.api import sse
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.listening import unless_gone
 from agentflow.api.openai.answering import Answer, answered
 from agentflow.api.openai.errors import in_stream
@@ -19,7 +20,7 @@ from agentflow.protocols import Piece, Said
 from agentflow.turn import Json, Usage
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0}
 
 

@@ -7,13 +7,14 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from agentflow.api.bodies import DoorRoute
 from agentflow.errors import BadInput
 from agentflow.protocols import Vectors
 from agentflow.retrieval.pieces import tokens
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 MOST = 2048
 
 

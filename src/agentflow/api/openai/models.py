@@ -5,13 +5,14 @@ from pathlib import PurePath
 
 from fastapi import APIRouter, Request
 
+from agentflow.api.bodies import DoorRoute
 from agentflow.errors import NotFound
 from agentflow.routing.select import BASE, MODEL, wanted
 from agentflow.settings import Settings
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 
 
 @dataclass(frozen=True)

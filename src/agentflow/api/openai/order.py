@@ -1,7 +1,6 @@
 """What a client ordered, in either of OpenAI's forms, checked and in one shape."""
 
 import json
-import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any
@@ -17,7 +16,6 @@ from agentflow.turn import Given, Json
 MOST_MESSAGES = 1000
 STOPS = 16
 INT64 = 2**63
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def _positive(value: Any) -> Any:
@@ -134,7 +132,6 @@ def _order(body: Sampled, sent: Transcript, sampling: Json, form: Json | None, a
     if form is not None and form.get("type") != "text":
         given["response_format"] = form
     whole = body.model_dump()
-    _storable(whole)
     thread = (body.metadata or {}).get("thread_id")
     return Order(
         model=body.model,
@@ -189,16 +186,3 @@ def _able(tools: list[Json], choice: str | Json | None, form: Json | None, able:
             f"response_format is {form.get('type')}, which this engine cannot hold to; use vllm, or ask in words.",
             field="response_format",
         )
-
-
-def _storable(value: Any) -> None:
-    """Raises BadInput for what no text holds: NUL and halves of surrogate pairs."""
-    if isinstance(value, dict):
-        for key, one in value.items():
-            _storable(key)
-            _storable(one)
-    elif isinstance(value, list):
-        for one in value:
-            _storable(one)
-    elif isinstance(value, str) and _UNSTORABLE.search(value):
-        raise BadInput("The request holds a NUL character or half a surrogate pair; send valid Unicode.")

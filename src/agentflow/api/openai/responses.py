@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agentflow.api import sse
+from agentflow.api.bodies import DoorRoute
 from agentflow.api.listening import unless_gone
 from agentflow.api.openai.answering import Answer, answered
 from agentflow.api.openai.order import ResponsesBody, responses_order
@@ -15,7 +16,7 @@ from agentflow.api.openai.response_events import events, finished, opened
 from agentflow.protocols import Said
 from agentflow.wiring import Services
 
-router = APIRouter()
+router = APIRouter(route_class=DoorRoute)
 
 
 @router.post("/responses", response_model=None, summary="A response")

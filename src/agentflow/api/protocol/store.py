@@ -31,7 +31,7 @@ class NewItem(Given):
     namespace: list[str] = Field(min_length=1, max_length=DEPTH)
     key: str = Field(min_length=1, max_length=512)
     value: Json
-    ttl: float | None = Field(None, gt=0, description="Minutes.")
+    ttl: float | None = Field(None, gt=0, le=60 * 24 * 3650, description="Minutes.")
     index: Literal[False] | list[str] | None = None
 
 

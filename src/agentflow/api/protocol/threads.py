@@ -29,7 +29,7 @@ from agentflow.records.forget import Selector
 from agentflow.records.rights import Owner as Rightful
 from agentflow.records.thread_rows import taken
 from agentflow.runs.registry import OWN, assistant_of
-from agentflow.runs.wanted import small
+from agentflow.runs.wanted import Checkpoint, small
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["threads"])
@@ -74,22 +74,22 @@ class Prune(Given):
 
 
 class Place(Given):
-    checkpoint: Json = Field(default_factory=dict)
+    checkpoint: Checkpoint = Field(default_factory=dict)
     subgraphs: bool = False
 
 
 class Update(Given):
     values: Any = None
     as_node: str | None = None
-    checkpoint: Json | None = None
+    checkpoint: Checkpoint | None = None
     checkpoint_id: str | None = None
 
 
 class HistoryWanted(Given):
     limit: int = Field(1, ge=1, le=1000)
-    before: Json | str | None = None
+    before: Checkpoint | str | None = None
     metadata: Json | None = None
-    checkpoint: Json | None = None
+    checkpoint: Checkpoint | None = None
 
 
 async def owned(request: Request, thread_id: str) -> Json:

@@ -4,15 +4,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-import orjson
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from agentflow.api.bodies import check_address, parsed
 from agentflow.api.keys import Caller, caller
 from agentflow.api.problems import status
 from agentflow.errors import AgentflowError, BadInput, NotFound
@@ -23,7 +24,6 @@ from agentflow.wiring import Served, Services
 
 log = structlog.get_logger(__name__)
 JSON = "application/json"
-DEPTH = 32
 META_BYTES = 16 * 1024
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -49,6 +49,7 @@ class ProtocolRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
+                check_address(request)
                 return await handle(request)
             except AgentflowError as error:
                 return refused(error)
@@ -56,6 +57,8 @@ class ProtocolRoute(APIRoute):
                 return detail(422, explained(error.errors()))
             except HTTPException:
                 raise
+            except ClientDisconnect:
+                return Response(status_code=499)
             except Exception:
                 log.exception("request broke", path=request.url.path)
                 return detail(500, "Something broke inside agentflow; its log says what.")
@@ -137,33 +140,7 @@ def shaped(found: Json, kind: type[Body]) -> Body:
 
 async def raw(request: Request) -> Any:
     """The body as JSON. Raises BadInput."""
-    text = await request.body()
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise BadInput("Invalid JSON in request body", field="body") from None
-    if b"\\u0000" in text:
-        raise BadInput(
-            "The body holds a NUL character (\\u0000), which no text has; remove it.", field="body"
-        )
-    if too_deep(found):
-        raise BadInput(f"The body is nested more than {DEPTH} levels deep.", field="body")
-    return found
-
-
-def too_deep(value: Any) -> bool:
-    """Whether containers lie in each other more than DEPTH levels deep."""
-    level = [value]
-    for _ in range(DEPTH):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return any(isinstance(one, dict | list) for one in level)
+    return parsed(await request.body())
 
 
 def explained(errors: Sequence[Any]) -> str:
