@@ -11,6 +11,7 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
+from websockets.asyncio.client import connect
 
 pytestmark = pytest.mark.conformance
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
@@ -374,6 +375,59 @@ async def test_newer_clients_hear_over_a_websocket(client) -> None:
     async with client.threads.stream(assistant_id=G, transport="websocket") as stream:
         await stream.run.start(input=say("hi"))
         assert "heard: hi" in json.dumps(await stream.output)
+
+
+async def test_one_socket_carries_commands_and_several_subscriptions(served) -> None:
+    address = f"{served}/threads/{uuid4()}/stream/events".replace("http", "ws", 1)
+    async with connect(address) as socket:
+
+        async def sent(method: str, **params) -> dict:
+            await socket.send(json.dumps({"id": 7, "method": method, "params": params}))
+            while True:
+                found = json.loads(await socket.recv())
+                if found.get("id") == 7:
+                    return found
+
+        await socket.send("no json")
+        refused = json.loads(await socket.recv())
+        assert (refused["type"], refused["id"], refused["error"]) == ("error", None, "invalid_argument")
+        names = [
+            (await sent("subscription.subscribe", channels=[one]))["result"]["subscription_id"]
+            for one in ("values", "lifecycle")
+        ]
+        assert (await sent("subscription.unsubscribe", subscription_id=names[0]))["result"] == {}
+        gone = await sent("subscription.unsubscribe", subscription_id=names[0])
+        assert gone["error"] == "no_such_subscription"
+        started = await sent("run.start", assistant_id=G, input=say("hi"))
+        heard = [json.loads(await socket.recv()) for _ in range(2)]
+        assert [one["params"]["data"]["event"] for one in heard] == ["running", "completed"]
+        assert {one["event_id"].split(":")[1] for one in heard} == {started["result"]["run_id"]}
+        assert told((await sent("state.get", namespace=[]))["result"]["values"]) == ["hi"]
+        assert (await sent("input.inject"))["error"] == "unknown_command"
+
+
+async def test_a_newer_client_forks_from_a_checkpoint_and_answers_several_interrupts(client, http) -> None:
+    thread_id = await thread(client)
+    await client.runs.wait(thread_id, G, input=say("first"))
+    old = (await client.threads.get_state(thread_id))["checkpoint"]["checkpoint_id"]
+    await client.runs.wait(thread_id, G, input=say("second"))
+
+    async def sent(method: str, **params) -> dict:
+        body = {"id": 1, "method": method, "params": params}
+        return (await http.post(f"/threads/{thread_id}/commands", json=body)).json()
+
+    config = {"configurable": {"checkpoint_id": old}}
+    forked = await sent("run.start", assistant_id=G, input=say("approve"), config=config)
+    await client.runs.join(thread_id, forked["result"]["run_id"])
+    state = await client.threads.get_state(thread_id)
+    assert told(state["values"]) == ["first", "approve"]
+    waits = {"namespace": [], "interrupt_id": state["interrupts"][0]["id"], "response": "yes"}
+    assert (await sent("input.respond", responses=[{**waits, "interrupt_id": "no"}]))[
+        "error"
+    ] == "no_such_interrupt"
+    resumed = await sent("input.respond", responses=[waits])
+    await client.runs.join(thread_id, resumed["result"]["run_id"])
+    assert (await client.threads.get_state(thread_id))["next"] == []
 
 
 async def test_mcp_lists_graphs_as_tools_and_calls_them(http) -> None:

@@ -10,6 +10,7 @@ from agentflow.turn import Json
 
 MODES = (
     "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events",
+    "tools",
 )  # fmt: skip
 ALWAYS = ("values", "updates")
 """Asked of LangGraph in any case: they tell the result and whether the run was interrupted."""

@@ -19,8 +19,9 @@ from agentflow.runs.registry import OWN, Registry, assistant_of
 from agentflow.turn import Json
 
 Mode = Literal[
-    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"
-]
+    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events",
+    "tools",
+]  # fmt: skip
 DAY = 24 * 3600
 META_BYTES = 16 * 1024
 PLACE = ("thread_id", "checkpoint_id", "checkpoint_ns")

@@ -1,6 +1,9 @@
 """The event protocol of newer clients: commands to a thread, and its numbered events over SSE or a WebSocket."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -11,6 +14,7 @@ from starlette.responses import Response
 from agentflow.api.origins import welcome
 from agentflow.api.protocol.runs import KEEP_ALIVE
 from agentflow.api.protocol.stream import HEARTBEAT, sse
+from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import (
     Given,
     ProtocolRoute,
@@ -18,6 +22,7 @@ from agentflow.api.protocol.wire import (
     described,
     detail,
     given,
+    parsed,
     raw,
     services,
     shaped,
@@ -25,12 +30,16 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.errors import AgentflowError, BadInput
+from agentflow.runs.encoding import encoded
 from agentflow.runs.events import Behind
-from agentflow.runs.thread_log import MODES, ThreadLog, Wanted
+from agentflow.runs.telling import MODES, Wanted
+from agentflow.runs.thread_log import ThreadLog
 from agentflow.runs.wanted import RunWanted, planned
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["events"])
+SUBSCRIPTIONS = 64
+"""Of one WebSocket."""
 
 
 class Command(Given):
@@ -44,6 +53,19 @@ class Subscription(Given):
     namespaces: list[list[str]] | None = Field(None, max_length=64)
     depth: int | None = Field(None, ge=0, le=32)
     since: int = Field(0, ge=0)
+
+
+class Reply(Given):
+    interrupt_id: str = Field(max_length=256)
+    response: Any = None
+
+
+class Responses(Given):
+    responses: list[Reply] = Field(default_factory=list, max_length=64)
+    update: Json | None = None
+    goto: Any = None
+    config: Json | None = None
+    metadata: Json | None = None
 
 
 def log_of(request: Any, thread_id: str) -> ThreadLog:
@@ -66,32 +88,51 @@ async def command(request: Request, thread_id: str) -> Response:
         return detail(400, error.message)
     if body is None:
         return detail(400, "A command is an object of id, method and params.")
-    done = {"run.start": start, "input.respond": respond}.get(body.method)
+    return answer(await obeyed(request, thread, body))
+
+
+async def obeyed(request: Request, thread_id: str, body: Command) -> Json:
+    """A command's answer; what goes wrong is one too."""
+    done = {"run.start": start, "input.respond": respond, "state.get": state}.get(body.method)
     if done is None:
-        return failed(body, "unknown_command", f"There is no command {body.method!r}.")
+        return failed(body.id, "unknown_command", f"There is no command {body.method!r}.")
     try:
-        return answer({"type": "success", "id": body.id, **await done(request, thread, body.params)})
+        return {"type": "success", "id": body.id, **await done(request, thread_id, body.params)}
     except AgentflowError as error:
-        return failed(body, _code(error), error.message)
+        return failed(body.id, _code(error), error.message)
 
 
 async def start(request: Request, thread_id: str, params: Json) -> Json:
-    """Begin a run; the thread is made where there is none."""
+    """Begin a run; the thread is made where there is none. A checkpoint to fork from is in the config."""
     body = shaped({"if_not_exists": "create", **params}, RunWanted)
+    place = ((body.config or {}).get("configurable") or {}).get("checkpoint_id")
+    body.checkpoint_id = body.checkpoint_id or (str(place) if place else None)
     return await _begun(request, thread_id, body)
 
 
 async def respond(request: Request, thread_id: str, params: Json) -> Json:
-    """Answer an interrupt."""
+    """Answer an interrupt, or several at once."""
+    body = shaped(params, Responses)
     me, served = who(request), services(request)
     thread = await served.threads.get(thread_id, tenant=me.tenant, user=me.user)
-    waiting = [one["id"] for found in thread["interrupts"].values() for one in found]
-    wanted = params.get("interrupt_id")
-    if wanted not in waiting:
-        raise NoSuchInterrupt(f"No interrupt {wanted!r} waits in this thread.")
-    resume = {wanted: params.get("response")}
-    body = RunWanted(assistant_id=thread["metadata"]["assistant_id"], command={"resume": resume})
-    return await _begun(request, thread_id, body)
+    waiting = {one["id"] for found in thread["interrupts"].values() for one in found}
+    given = {one.interrupt_id: one.response for one in body.responses or [shaped(params, Reply)]}
+    for wanted in given:
+        if wanted not in waiting:
+            raise NoSuchInterrupt(f"No interrupt {wanted!r} waits in this thread.")
+    command = {"resume": given, "update": body.update, "goto": body.goto}
+    wanted_run = {"command": command, "config": body.config, "metadata": body.metadata}
+    run = shaped({"assistant_id": thread["metadata"]["assistant_id"], **wanted_run}, RunWanted)
+    return await _begun(request, thread_id, run)
+
+
+async def state(request: Request, thread_id: str, params: Json) -> Json:
+    """The thread's values now, or those that are asked for."""
+    found = await services(request).states.get(await owned(request, thread_id))
+    keys = params.get("keys")
+    values = {key: one for key, one in found["values"].items() if not isinstance(keys, list) or key in keys}
+    place = {"checkpoint": {"id": found["checkpoint_id"]}} if found["checkpoint_id"] else {}
+    return {"result": {"values": values, **place}}
 
 
 class NoSuchInterrupt(BadInput):
@@ -109,8 +150,8 @@ async def _begun(request: Request, thread_id: str, body: RunWanted) -> Json:
     return {"result": {"run_id": run["run_id"]}, "meta": {"applied_through_seq": through}}
 
 
-def failed(body: Command, code: str, message: str) -> Response:
-    return answer({"type": "error", "id": body.id, "error": code, "message": message})
+def failed(ident: int | str | None, code: str, message: str) -> Json:
+    return {"type": "error", "id": ident, "error": code, "message": message}
 
 
 def _code(error: AgentflowError) -> str:
@@ -160,22 +201,85 @@ async def _heard(log: ThreadLog, body: Subscription) -> AsyncIterator[Json | Non
 
 @router.websocket("/threads/{thread_id}/stream/events")
 async def socket(websocket: WebSocket, thread_id: str) -> None:
-    """The same over a WebSocket: the first frame subscribes."""
+    """Commands and events over one WebSocket. Closed with 4000 and the status that HTTP would answer."""
     if not welcome(websocket, websocket.app.state.services.settings.server.origins):
         await websocket.close(4403)
         return
     await websocket.accept()
     try:
-        thread = uuid_of(thread_id, "thread_id")
-        frame = orjson.loads(await websocket.receive_text())
-        body = shaped(frame.get("params") or {}, Subscription)
-        await websocket.send_text(
-            orjson.dumps({"type": "success", "id": frame.get("id"), "result": {}}).decode()
-        )
-        async for event in _heard(log_of(websocket, thread), body):
-            if event is not None:
-                await websocket.send_text(orjson.dumps(event).decode())
+        session = Session(websocket, uuid_of(thread_id, "thread_id"))
     except AgentflowError as error:
-        await websocket.close(4400, error.message[:120])
-    except (WebSocketDisconnect, orjson.JSONDecodeError, AttributeError):
+        await websocket.close(4404, error.message[:120])
         return
+    try:
+        while True:
+            await session.hear(await websocket.receive_text())
+    except (WebSocketDisconnect, KeyError):
+        return
+    finally:
+        await session.close()
+
+
+@dataclass
+class Session:
+    """One WebSocket: its subscriptions, and one place where frames are sent."""
+
+    websocket: Any
+    thread_id: str
+    subscriptions: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    count: int = 0
+
+    async def hear(self, frame: str) -> None:
+        """One frame of the client."""
+        try:
+            found = parsed(frame.encode(errors="replace"))
+            body = shaped(found if isinstance(found, dict) else {}, Command)
+        except BadInput as error:
+            await self.send(failed(None, "invalid_argument", error.message))
+            return
+        if body.method == "subscription.subscribe":
+            await self._subscribe(body)
+        elif body.method == "subscription.unsubscribe":
+            await self._unsubscribe(body)
+        else:
+            await self.send(await obeyed(self.websocket, self.thread_id, body))
+
+    async def send(self, told: Json) -> None:
+        """To the client, whole frames one after the other."""
+        await self.websocket.send_text(encoded(told).decode())
+
+    async def close(self) -> None:
+        """End every subscription."""
+        for task in self.subscriptions.values():
+            task.cancel()
+        await asyncio.gather(*self.subscriptions.values(), return_exceptions=True)
+
+    async def _subscribe(self, body: Command) -> None:
+        try:
+            wanted = shaped(body.params, Subscription)
+        except BadInput as error:
+            await self.send(failed(body.id, "invalid_argument", error.message))
+            return
+        if len(self.subscriptions) >= SUBSCRIPTIONS:
+            refusal = f"A socket holds {SUBSCRIPTIONS} subscriptions; end one, or open another socket."
+            await self.send(failed(body.id, "invalid_argument", refusal))
+            return
+        self.count += 1
+        name = f"subscription-{self.count}"
+        await self.send({"type": "success", "id": body.id, "result": {"subscription_id": name}})
+        self.subscriptions[name] = asyncio.create_task(self._pump(wanted))
+
+    async def _unsubscribe(self, body: Command) -> None:
+        name = body.params.get("subscription_id")
+        task = self.subscriptions.pop(name, None) if isinstance(name, str) else None
+        if task is None:
+            await self.send(failed(body.id, "no_such_subscription", f"There is no subscription {name!r}."))
+            return
+        task.cancel()
+        await self.send({"type": "success", "id": body.id, "result": {}})
+
+    async def _pump(self, wanted: Subscription) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            async for event in _heard(log_of(self.websocket, self.thread_id), wanted):
+                if event is not None:
+                    await self.send(event)
