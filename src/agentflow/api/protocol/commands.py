@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from pydantic import Field
 from starlette.responses import Response
 
+from agentflow.api.bodies import parsed
 from agentflow.api.origins import welcome
 from agentflow.api.protocol.runs import KEEP_ALIVE
 from agentflow.api.protocol.stream import HEARTBEAT, sse
@@ -22,7 +23,6 @@ from agentflow.api.protocol.wire import (
     described,
     detail,
     given,
-    parsed,
     raw,
     services,
     shaped,
