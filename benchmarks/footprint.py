@@ -1,11 +1,13 @@
 """What a conversation costs on disk: 200 turns of one thread through `agentflow serve`, table by table.
 
-    python benchmarks/footprint.py [--turns 200] [--embedder onnx]
+    python benchmarks/footprint.py [--turns 200] [--said chat long] [--embedder onnx]
 
-Questions of about 230 characters, answers about as long, of English words drawn by Zipf's law in the order of the
-embedder's vocabulary, which is nearly that of their frequency; the whole product with its background work, on a fresh
-embedded Postgres. Sizes are what the tables have grown by, indexes and TOAST included: once the vectors are there,
-after a VACUUM as autovacuum does it; "compact" is after VACUUM FULL, and the rest free space that later turns fill.
+"chat": questions of about 80 characters out of a phrase grammar, answers about as long, roles chosen by the router.
+"long": 230 characters of English words drawn by Zipf's law in the order of the embedder's vocabulary, which is nearly
+that of their frequency; the role is named. The whole product with its background work, each on a fresh embedded
+Postgres. Sizes are what the tables have grown by, indexes and TOAST included: once the vectors are there, after a
+VACUUM as autovacuum does it; "compact" is after VACUUM FULL, and the rest free space that later turns fill. What is
+known of words is kept once for all threads of a collection, and is counted apart.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +30,19 @@ from agentflow.embedders.weights import MINILM, find_weights
 
 CONFIG = """
 model: {engine: double}
-roles: {guide: {description: answers anything, generation: {max_tokens: 43}}}
+roles:
+  guide:
+    description: answers anything
+    examples: [what do you think of this, tell me about your day, that sounds lovely]
+    generation: {max_tokens: 43}
+  coder:
+    description: writes and repairs programs
+    examples: [why does my test fail, write a function, fix this bug in my script]
+    generation: {max_tokens: 43}
+  cook:
+    description: plans meals
+    examples: [what shall I cook tonight, how long does rice need, a recipe with lentils]
+    generation: {max_tokens: 43}
 embedder: {kind: %s}
 server: {port: 0}
 """
@@ -40,25 +54,77 @@ left join lateral (select p.relname from pg_inherits h join pg_class p on p.oid 
                    where h.inhrelid = c.oid) root on true
 where c.relkind = 'r' and n.nspname in ('agentflow', 'langgraph') group by 1
 """
+DATABASE = "select pg_database_size(current_database())"
 OWED = "select count(*) from outbox union all select count(*) from word where embedding is null"
+VOCABULARY = ("agentflow.word", "agentflow.related")
 LENGTH = 40
-"""Words of a question."""
-SETTLED = 90
+"""Words of a long question."""
+SETTLED = 900
 """Seconds that the background work may take."""
+SENTENCES = (
+    "I went to {place} with {who} {when} and we talked about {thing} for hours.",
+    "Do you remember what {who} said about {thing} when we were at {place}?",
+    "{When} I have to finish {work}, but I would rather think about {thing}.",
+    "What would you do if {who} asked you to help with {work} {when}?",
+    "My plan for {when} is simple: {work} first, then {thing} at {place}.",
+    "I am a bit worried about {work}; {who} thinks it will take another week.",
+    "Could you write a short note to {who} about {thing}, please?",
+    "We had {food} at {place} {when}, and {who} wants the recipe for it.",
+    "How long does {food} need in the oven, and what goes well with it?",
+    "There is a bug in {work}: it fails whenever {who} runs it at {place}.",
+    "{When} {who} gave me a book on {thing}; the chapter about {place} is great.",
+    "Is it true that {thing} became popular because of {place}?",
+)
+PHRASES = {
+    "place": (
+        *("the lake", "the old library", "my office", "the market in Lisbon", "grandmother's house"),
+        *("the harbour", "a cafe near the station", "the botanical garden", "the mountains", "the museum"),
+    ),
+    "who": (
+        "Anna",
+        "my brother",
+        "our neighbour",
+        "the new colleague",
+        "Tom",
+        "my daughter",
+        "Dr. Weiss",
+        "Priya",
+    ),
+    "when": (
+        "yesterday",
+        "next Friday",
+        "this morning",
+        "on Sunday",
+        "last summer",
+        "after lunch",
+        "in March",
+    ),
+    "thing": (
+        *("pottery", "sailing", "the garden", "old maps", "jazz", "her dog", "the election", "astronomy"),
+        *("learning Italian", "the marathon", "photography", "the rent", "his operation", "chess openings"),
+    ),
+    "work": (
+        *("the tax forms", "the migration script", "my thesis", "the garden fence", "the quarterly report"),
+        *("the parser", "the school play", "the bicycle's brakes", "the invoices", "the test suite"),
+    ),
+    "food": ("lentil soup", "an apple cake", "roast potatoes", "a lasagne", "fish curry", "fresh bread"),
+}
 Sizes = dict[str, tuple[int, int]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=200)
+    parser.add_argument("--said", nargs="+", choices=("chat", "long"), default=("chat", "long"))
     parser.add_argument("--embedder", choices=("onnx", "fake"), default="onnx")
     given = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
-        served(Path(name), given.embedder) as url,
-        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
-    ):
-        measure(client, Path(name), given.turns)
+    for said in given.said:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+            served(Path(name), given.embedder) as url,
+            httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+        ):
+            measure(client, Path(name), given.turns, said)
 
 
 @contextmanager
@@ -82,25 +148,26 @@ def served(folder: Path, embedder: str) -> Iterator[str]:
         process.wait()
 
 
-def measure(client: httpx.Client, folder: Path, turns: int) -> None:
-    texts = said(2 * turns + 1)
-    client.post("/invoke", json={"input": next(texts)}).raise_for_status()
+def measure(client: httpx.Client, folder: Path, turns: int, said: str) -> None:
+    texts = chat(turns + 1) if said == "chat" else drawn(turns + 1)
+    role = None if said == "chat" else "guide"
+    converse(client, itertools.islice(texts, 1), role)
     with database(folder) as connection:
         settle(connection)
-        for which in ("the first conversation", "one that finds the words known"):
-            before = sizes(connection, "vacuum full")
-            letters = converse(client, itertools.islice(texts, turns))
-            settle(connection)
-            print(f"{which}: {turns} turns, {letters / turns / 2:.0f} characters a message")
-            told(before, sizes(connection, "vacuum analyze"), sizes(connection, "vacuum full"))
+        before, whole = sizes(connection, "vacuum full"), grown(connection)
+        letters = converse(client, texts, role)
+        settle(connection)
+        vacuumed, all_of_it = sizes(connection, "vacuum analyze"), grown(connection) - whole
+        print(f"{said}: {turns} turns, {letters / turns / 2:.0f} characters a message")
+        told(before, vacuumed, sizes(connection, "vacuum full"), all_of_it)
 
 
-def converse(client: httpx.Client, texts: Iterator[str]) -> int:
+def converse(client: httpx.Client, texts: Iterator[str], role: str | None) -> int:
     """One thread; returns how many characters were said."""
     thread, letters = None, 0
     for text in texts:
         answer = (
-            client.post("/invoke", json={"input": text, "role": "guide", "thread_id": thread})
+            client.post("/invoke", json={"input": text, "role": role, "thread_id": thread})
             .raise_for_status()
             .json()
         )
@@ -108,15 +175,24 @@ def converse(client: httpx.Client, texts: Iterator[str]) -> int:
     return letters
 
 
-def said(number: int) -> Iterator[str]:
-    """Questions; the same for every run."""
+def chat(number: int) -> Iterator[str]:
+    """Questions as people type them; the same for every run."""
+    random = np.random.default_rng(7)
+    for _ in range(number):
+        chosen = {name: str(random.choice(several)) for name, several in PHRASES.items()}
+        when = chosen["when"]
+        yield str(random.choice(SENTENCES)).format(**chosen, When=when[0].upper() + when[1:])
+
+
+def drawn(number: int) -> Iterator[str]:
+    """Long questions of drawn words; the same for every run."""
     known = Tokenizer.from_file(str(find_weights(MINILM, print) / "tokenizer.json")).get_vocab()
     words = [word for word in sorted(known, key=known.__getitem__) if word.isascii() and word.isalpha()][26:]
     chances = 1 / (np.arange(len(words)) + 2.7)
     random = np.random.default_rng(7)
     for _ in range(number):
         yield " ".join(
-            words[drawn] for drawn in random.choice(len(words), size=LENGTH, p=chances / chances.sum())
+            words[one] for one in random.choice(len(words), size=LENGTH, p=chances / chances.sum())
         )
 
 
@@ -133,7 +209,9 @@ def settle(connection: psycopg.Connection) -> None:
     deadline = time.monotonic() + SETTLED
     while any(count for (count,) in connection.execute(OWED)):
         if time.monotonic() > deadline:
-            raise SystemExit(f"Vectors are still owed after {SETTLED} s.")
+            raise SystemExit(
+                f"Vectors are still owed after {SETTLED} s; the machine is busy: run it again later."
+            )
         time.sleep(0.2)
 
 
@@ -142,21 +220,34 @@ def sizes(connection: psycopg.Connection, how: str) -> Sizes:
     return {name: (table, index) for name, table, index in connection.execute(SIZES)}
 
 
-def told(empty: Sizes, vacuumed: Sizes, compact: Sizes) -> None:
+def grown(connection: psycopg.Connection) -> int:
+    """Bytes of the whole database, Postgres' own tables included."""
+    ((size,),) = connection.execute(DATABASE)
+    return int(size)
+
+
+def told(empty: Sizes, vacuumed: Sizes, compact: Sizes, database: int) -> None:
     print(f"{'kB':<34}{'table':>8}{'indexes':>9}{'in all':>8}{'compact':>9}")
     rows = []
     for name in vacuumed:
         table, index = (new - old for new, old in zip(vacuumed[name], empty.get(name, (0, 0)), strict=True))
         rows.append((name, table, index, table + index, sum(compact[name]) - sum(empty.get(name, (0, 0)))))
     rows.sort(key=lambda row: -row[3])
-    whole = ("in all", *(sum(row[column] for row in rows) for column in range(1, 5)))
-    for name, *counts in itertools.chain((row for row in rows if row[3] or row[4]), [whole]):
-        print(
-            f"{name:<34}"
-            + "".join(
-                f"{count / 1000:>{width}.0f}" for count, width in zip(counts, (8, 9, 8, 9), strict=True)
-            )
-        )
+    thread = [row for row in rows if row[0] not in VOCABULARY and (row[3] or row[4])]
+    words = [row for row in rows if row[0] in VOCABULARY]
+    for row in (*thread, _sum("the thread", thread), *words, _sum("what is known of words", words)):
+        line(*row)
+    print(f"{'the whole database':<34}{'':>17}{database / 1000:>8.0f}\n")
+
+
+def _sum(name: str, rows: Sequence[tuple[str, int, int, int, int]]) -> tuple[str, int, int, int, int]:
+    table, index, both, compact = (sum(column) for column in list(zip(*rows, strict=True))[1:])
+    return name, table, index, both, compact
+
+
+def line(name: str, *counts: int) -> None:
+    figures = (f"{count / 1000:>{width}.0f}" for count, width in zip(counts, (8, 9, 8, 9), strict=True))
+    print(f"{name:<34}" + "".join(figures))
 
 
 if __name__ == "__main__":

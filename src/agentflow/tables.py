@@ -3,7 +3,9 @@
 Codes: message.role 1 system 2 user 3 assistant 4 tool. message.status 1 complete 2 partial.
 run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 utility call 3 job
 4 step (ended in tool calls, seen by no later turn) 5 turn made elsewhere or copied from another branch.
-run.given: what a stateless client sent beside the message, until the run ends; run.exchange: finds it again.
+run.details: the result without the words that message and memory hold, packed (records/details.py); run.recalled:
+the memories in it. run.given: what a stateless client sent beside the message, until the run ends; run.exchange: finds
+it again.
 run.webhook: posted to when the run ends; the trigger run_callback then writes an outbox row of kind "callback".
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
@@ -141,7 +143,6 @@ run = Table(
     Column("given", JSONB(none_as_null=True)),
     Column("exchange", LargeBinary),
     Column("webhook", Text),
-    Column("result", JSONB(none_as_null=True)),
     Column("error", JSONB(none_as_null=True)),
     _at("started_at"),
     Column("ended_at", DateTime(timezone=True)),
@@ -154,6 +155,8 @@ run = Table(
     Column("watched", Boolean, nullable=False, server_default=text("false")),
     Column("told", Boolean),
     Column("follows", Integer),
+    Column("details", LargeBinary),
+    Column("recalled", ARRAY(BigInteger)),
     UniqueConstraint("thread_id", "seq"),
 )
 Index("run_branch_ix", run.c.thread_id, run.c.seq, postgresql_where=run.c.follows.is_not(None))

@@ -11,6 +11,7 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.details import unpacked
 from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.library import Library
@@ -78,11 +79,13 @@ class Desk:
             return list(await (await connection.execute(statement.encode(), values)).fetchall())
 
     async def holding(self, text: str) -> list[str]:
-        """Every table that holds the text, as it stands or as bytes."""
+        """Every table that holds the text, as it stands, as bytes or packed."""
         hexed = text.encode().hex()
         holds = "select count(*) from {} t where t::text ilike '%%' || %s || '%%' or t::text ilike '%%' || %s || '%%'"
         tables = [name for (name,) in await self.rows(TABLES)]
-        return [name for name in tables if (await self.rows(holds.format(name), text, hexed))[0][0]]
+        found = {name for name in tables if (await self.rows(holds.format(name), text, hexed))[0][0]}
+        details = [unpacked(one) for (one,) in await self.rows("select details from run")]
+        return sorted(found | ({"agentflow.run"} if text in str(details) else set()))
 
     async def counts_are_exact(self) -> bool:
         items, documents, length, lengths, postings, frequencies, terms, empty = (await self.rows(COUNTS))[0]

@@ -3,19 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+from agentflow.records import details
 from agentflow.records.connections import Connections
+from agentflow.records.details import TOLD
 from agentflow.turn import Json
 
 # Taken for a while: if this process dies meanwhile, another one tries again.
-DUE = """
+DUE = f"""
 with due as (
   select o.id, (o.payload ->> 'run')::uuid as run from outbox o where o.kind = 'callback' and o.not_before <= now()
   order by o.not_before for update skip locked limit %(limit)s)
 update outbox o set attempts = o.attempts + 1, not_before = now() + %(hold)s * interval '1 second'
 from due left join run r on r.id = due.run
 where o.id = due.id
-returning o.id, o.attempts, r.webhook, r.id, r.thread_id, r.status, r.result, r.error
-"""
+returning o.id, o.attempts, r.webhook, r.id, r.thread_id, r.status, r.error, {TOLD}
+"""  # noqa: S608 - constants
 LATER = """
 update outbox set last_error = %(reason)s, not_before = now() + %(pause)s * interval '1 second' where id = %(id)s
 """
@@ -44,7 +46,7 @@ class CallbackRecords:
     async def due(self, *, limit: int, hold: float) -> list[Due]:
         """What is due, held back from others for `hold` seconds. Of a turn forgotten meanwhile nobody is told."""
         async with self.connections.background() as connection:
-            cursor = await connection.execute(DUE, {"limit": limit, "hold": hold})
+            cursor = await connection.execute(DUE.encode(), {"limit": limit, "hold": hold})
             rows = await cursor.fetchall()
         for number, *rest in rows:
             if rest[2] is None:
@@ -69,7 +71,8 @@ class CallbackRecords:
 
 
 def _due(row: tuple[Any, ...]) -> Due:
-    number, tries, url, run, thread, status, result, error = row
+    number, tries, url, run, thread, status, error, *columns = row
+    result = details.told(run, thread, columns)
     known = told(str(run), str(thread), STATUS[status], result, error)
     return Due(number, tries, url, str(run), known)
 

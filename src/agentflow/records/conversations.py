@@ -12,6 +12,7 @@ from agentflow.prompt import ChatMessage
 from agentflow.protocols import Owner
 from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import Connection, Connections
+from agentflow.records.details import unpacked
 from agentflow.retrieval.exchange import exchange
 
 MOST = 500
@@ -43,7 +44,7 @@ order by r.seq desc limit %(limit)s
 
 # What a step asked of the client, and the message that led to it.
 STEP = """
-select r.thread_id, m.content, r.result, r.kind = 4 from run r
+select r.thread_id, m.content, r.details, r.kind = 4 from run r
 join message m on m.thread_id = r.thread_id and m.seq = r.seq
 where r.id = %(run)s and r.status = 2
 """
@@ -126,8 +127,8 @@ class Conversations:
             row = await _one(connection, STEP, _of(owner, run=run_id))
         if row is None:
             return None
-        thread, asked, result, unfinished = row
-        told = result or {}
+        thread, asked, details, unfinished = row
+        told = unpacked(details)
         return Step(str(thread), asked, told.get("tool_calls", []), told.get("after", []), unfinished)
 
     async def begin(

@@ -23,6 +23,7 @@ from agentflow.protocols import (
 )
 from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
+from agentflow.records.details import TOLD, offered, packed, told
 from agentflow.records.memories import INSERT, WORDS, written
 from agentflow.records.scopes import Scopes
 from agentflow.turn import Context, Json
@@ -59,12 +60,12 @@ m as (
 select (select count(*) from t), r.status, r.attempt, r.started_at from (select 1) one left join r on true
 """
 
-FIND = """
-select id, thread_id, tenant, status, attempt, fingerprint, result, error, started_at
-from run where {key} and tenant = %(tenant)s
-"""
-BY_ID = FIND.format(key="id = %(run)s")
-BY_KEY = FIND.format(key="idem_key = %(key)s")
+FIND = f"""
+select r.id, r.thread_id, r.tenant, r.status, r.attempt, r.fingerprint, r.error, r.started_at, {TOLD}
+from run r where r.tenant = %(tenant)s
+"""  # noqa: S608 - constants
+BY_ID = FIND + "and r.id = %(run)s"
+BY_KEY = FIND + "and r.idem_key = %(key)s"
 
 # A new attempt, if the run is open, not in somebody's hands, and first in its thread.
 CLAIM = """
@@ -92,7 +93,8 @@ returning stop
 FINISH = f"""
 with f as (
   update run set status = 2, ended_at = now(), lease_until = null, role_name = %(role)s, adapter = %(adapter)s,
-                 result = %(result)s, error = null, kind = %(kind)s, exchange = %(exchange)s, given = null
+                 details = %(details)s, recalled = %(recalled)s, error = null, kind = %(kind)s,
+                 exchange = %(exchange)s, given = null, worker = null
   where id = %(run)s and attempt = %(attempt)s and status = 1
   returning id, thread_id, tenant, seq, watched),
 t as (
@@ -154,8 +156,7 @@ PARTS = PARTS_OF.format(thread="mine.thread_id", top="mine.seq")
 # ended in tool calls are none.
 CONTEXT = f"""
 select m.content, t.role_name, t.pinned_role,
-       coalesce(extract(epoch from now() - last.ended_at), 0)::float8,
-       coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
+       coalesce(extract(epoch from now() - last.ended_at), 0)::float8, last.details,
        coalesce((select jsonb_agg(jsonb_build_array(h.role, h.content) order by h.at, h.role)
                  from (select r.seq as at, o.role, o.content
                        from {PARTS}
@@ -167,7 +168,7 @@ from run mine
 join thread t on t.id = mine.thread_id
 join message m on m.thread_id = mine.thread_id and m.seq = mine.seq
 left join lateral (
-  select ended_at, result from {PARTS}
+  select ended_at, details from {PARTS}
   join run r on r.thread_id = mine.thread_id and r.seq between part.low and part.high
   where r.seq < mine.seq and r.status = 2
   order by r.seq desc limit 1) last on true
@@ -278,14 +279,14 @@ class PostgresLedger:
             row = await cursor.fetchone()
         if row is None:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
-        text, role, pinned, idle, offered, history = row
+        text, role, pinned, idle, details, history = row
         return {
             "text": text,
             "history": [_chat_message(speaker, content) for speaker, content in history],
             "role": role,
             "pinned_role": pinned,
             "idle": idle,
-            "offered": offered,
+            "offered": offered(details),
         }
 
     async def abandoned(self, *, limit: int) -> list[str]:
@@ -300,12 +301,14 @@ class PostgresLedger:
             await connection.execute(RELEASE)
 
     async def _finish_once(self, lease: Lease, outcome: Outcome) -> None:
+        details, recalled = packed(outcome.result)
         parameters = {
             **_identity(lease),
             "role": outcome.role,
             "adapter": outcome.adapter,
             "answer": outcome.answer,
-            "result": Jsonb(outcome.result),
+            "details": details,
+            "recalled": recalled,
             "message": _message_id(lease.run_id, "assistant"),
             "tokens_in": outcome.usage["prompt_tokens"],
             "tokens_out": outcome.usage["completion_tokens"],
@@ -389,7 +392,7 @@ class PostgresLedger:
             "user": request.user,
             "run": run_id,
             "key": request.idempotency_key,
-            "fingerprint": request.fingerprint,
+            "fingerprint": b"" if request.idempotency_key is None else request.fingerprint,
             "role": request.wanted_role,
             "webhook": request.webhook,
             "given": None if request.given is None else Jsonb(request.given),
@@ -444,7 +447,8 @@ def _chat_message(role: int, content: str) -> ChatMessage:
 
 
 def _record(row: Any) -> RunRecord:
-    run, thread, tenant, status, attempt, digest, result, error, started_at = row
+    run, thread, tenant, status, attempt, digest, error, started_at, *columns = row
+    result = told(run, thread, columns)
     return RunRecord(
         str(run), str(thread), tenant, STATUS[status], attempt, bytes(digest), result, error, started_at
     )

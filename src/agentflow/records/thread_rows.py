@@ -54,10 +54,10 @@ with t as (
   from thread where id = %(id)s and {_MINE} returning *),
 r as (
   insert into run (id, tenant, thread_id, seq, graph, kind, status, attempt, fingerprint, wanted_role, role_name,
-                   adapter, result, error, started_at, ended_at, assistant_id, work, meta, follows)
+                   adapter, details, recalled, error, started_at, ended_at, assistant_id, work, meta, follows)
   select md5(run.id::text || %(new)s)::uuid, run.tenant, t.id, run.seq, graph, kind, run.status, attempt, fingerprint,
-         wanted_role, run.role_name, adapter, result, run.error, started_at, ended_at, assistant_id, work, run.meta,
-         follows
+         wanted_role, run.role_name, adapter, details, recalled, run.error, started_at, ended_at, assistant_id, work,
+         run.meta, follows
   from run, t where run.thread_id = %(id)s and run.status not in (0, 1)),
 m as (
   insert into message (thread_id, seq, id, tenant, run_id, role, status, content, role_name, adapter, tokens_in,

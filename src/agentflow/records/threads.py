@@ -6,13 +6,13 @@ from agentflow.errors import NotFound
 from agentflow.protocols import Owner
 from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import Connections
+from agentflow.records.details import offered
 from agentflow.turn import Context
 
 PARTS = PARTS_OF.format(thread="t.id", top="top.seq")
 # What a message would find in the thread if it came now.
 CONTEXT = f"""
-select t.role_name, t.pinned_role, coalesce(extract(epoch from now() - last.ended_at), 0)::float8,
-       coalesce(last.result -> 'selection' -> 'offered', '[]'::jsonb),
+select t.role_name, t.pinned_role, coalesce(extract(epoch from now() - last.ended_at), 0)::float8, last.details,
        coalesce((select jsonb_agg(h.content order by h.seq)
                  from (select r.seq, m.content
                        from (select max(seq) as seq from run where thread_id = t.id) top
@@ -23,7 +23,8 @@ select t.role_name, t.pinned_role, coalesce(extract(epoch from now() - last.ende
                        order by r.seq desc limit %(messages)s) h), '[]'::jsonb)
 from thread t
 left join lateral (
-  select ended_at, result from run r where r.thread_id = t.id and r.status = 2 order by r.seq desc limit 1) last on true
+  select ended_at, details from run r where r.thread_id = t.id and r.status = 2
+  order by r.seq desc limit 1) last on true
 where t.id = %(thread)s and t.tenant = %(tenant)s and t.user_ref = %(user)s
 """  # noqa: S608 - constants
 PIN = """
@@ -46,14 +47,14 @@ class Threads:
             row = await cursor.fetchone()
         if row is None:
             raise _unknown(thread_id)
-        role, pinned, idle, offered, said = row
+        role, pinned, idle, details, said = row
         return {
             "text": text,
             "history": [{"role": "user", "content": one} for one in said],
             "role": role,
             "pinned_role": pinned,
             "idle": idle,
-            "offered": offered,
+            "offered": offered(details),
         }
 
     async def pin(self, thread_id: str, role: str | None, *, tenant: int, user: str) -> None:

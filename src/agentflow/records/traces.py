@@ -7,12 +7,14 @@ stored answer, and from later turns that recall showed it to.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import sql
 
 from agentflow.records.connections import Connection
+from agentflow.records.details import emptied, replaced, without
 
 GONE = "(forgotten)"
 
@@ -21,26 +23,24 @@ update message m set content = coalesce(nullif(btrim(replace(m.content, %(conten
 where m.id = %(source)s and m.tenant = %(tenant)s returning m.run_id
 """
 ANSWER = """
-update run set result = jsonb_set(result, '{output}', to_jsonb(
-    coalesce(nullif(btrim(replace(result ->> 'output', %(content)s, '')), ''), %(gone)s)))
-where id = %(run)s and position(%(content)s in result ->> 'output') > 0
+update message set content = coalesce(nullif(btrim(replace(content, %(content)s, '')), ''), %(gone)s)
+where run_id = %(run)s and role = 3 and position(%(content)s in content) > 0
 """
-# What recall showed to later turns, as their stored answers repeat it.
+# What recall showed to later turns: which memories, and the words that found them.
 SHOWN = """
-update run r set result = jsonb_set(r.result, '{memories}', (
-  select coalesce(jsonb_agg(one), '[]') from jsonb_array_elements(r.result -> 'memories') one
-  where not (one ->> 'id')::bigint = any(%(ids)s::bigint[])))
-where r.tenant = %(tenant)s and jsonb_typeof(r.result -> 'memories') = 'array' and exists (
-  select from jsonb_array_elements(r.result -> 'memories') one where (one ->> 'id')::bigint = any(%(ids)s::bigint[]))
-returning r.id
+select id, details, recalled from run where tenant = %(tenant)s and recalled && %(ids)s::bigint[] for update
 """
-CORRECTIONS = (
-    "delete from feedback where tenant = %(tenant)s and run_id = any(%(runs)s::uuid[]) returning content"
-)
+DETAILED = """
+update run set details = %(details)s, recalled = coalesce(%(recalled)s::bigint[], recalled) where id = %(run)s
+"""
+CORRECTIONS = """
+delete from feedback where tenant = %(tenant)s and run_id = any(%(runs)s::uuid[]) returning content, created_at
+"""
 # Explanations of later decisions may quote a correction.
-QUOTED = """
-update run set result = replace(result::text, %(quoted)s, to_jsonb(%(gone)s::text)::text)::jsonb
-where tenant = %(tenant)s and position(%(quoted)s in result::text) > 0
+LATER = """
+select id, details from run
+where tenant = %(tenant)s and details is not null and ended_at >= %(since)s
+  and (%(after)s::uuid is null or id > %(after)s) order by id limit 1000
 """
 RUNS = "select id from run where thread_id = any(%(threads)s::uuid[])"
 # What a client sent and what a graph keeps of it, where a run of the protocol holds the words once more.
@@ -59,11 +59,11 @@ where m.tenant = %(tenant)s and m.user_ref = %(user)s and position(lower(%(text)
 returning m.run_id
 """
 EMPTIED = """
-update run set given = null, work = null,
-               result = result || jsonb_build_object('output', %(gone)s::text, 'memories', '[]'::jsonb)
+update run set given = null, work = null
 where id = any(%(runs)s::uuid[]) and status not in (0, 1)
-  and position(lower(%(text)s) in lower(concat(result::text, work::text, given::text))) > 0
+  and position(lower(%(text)s) in lower(concat(work::text, given::text))) > 0
 """
+DETAILS = "select id, details from run where id = any(%(runs)s::uuid[]) and details is not null"
 UNSTATED = """
 update thread set state = null
 where tenant = %(tenant)s and user_ref = %(user)s and position(lower(%(text)s) in lower(state::text)) > 0
@@ -108,7 +108,9 @@ class Traces:
                 for statement in (ANSWER, WORK, STATES):
                     await self.connection.execute(statement, {**given, "run": run, "inside": inside})
                 runs.add(run)
-        runs.update(run for (run,) in await self._rows(SHOWN, {"ids": list(ids), "tenant": self.tenant}))
+        for run, details, recalled in await self._rows(SHOWN, {"ids": list(ids), "tenant": self.tenant}):
+            await self._detailed(run, *without(details, recalled, frozenset(ids)))
+            runs.add(run)
         return sorted(runs)
 
     async def matching(self, text: str, user: str) -> list[UUID]:
@@ -116,6 +118,10 @@ class Traces:
         given = {"text": text, "user": user, "tenant": self.tenant, "gone": GONE}
         runs = [run for (run,) in await self._rows(MATCHED, given)]
         await self.connection.execute(EMPTIED, {**given, "runs": runs})
+        for run, details in await self._rows(DETAILS, {"runs": runs}):
+            changed = emptied(details, text)
+            if changed is not None:
+                await self._detailed(run, changed, [])
         await self.connection.execute(UNSTATED, given)
         return runs
 
@@ -125,12 +131,23 @@ class Traces:
     async def corrections(self, runs: Sequence[UUID]) -> int:
         """Corrections of these turns, and what later decisions quote of them; returns how many."""
         texts = await self._rows(CORRECTIONS, {"tenant": self.tenant, "runs": list(runs)})
-        for (text,) in texts:
-            quoted = json.dumps(text, ensure_ascii=False)
-            await self._rows(
-                QUOTED + " returning id", {"quoted": quoted, "gone": GONE, "tenant": self.tenant}
-            )
+        for text, since in texts:
+            await self._unquoted(text, since)
         return len(texts)
+
+    async def _unquoted(self, text: str, since: datetime) -> None:
+        """A correction's words leave the explanations of the turns since."""
+        after, rows = None, None
+        while rows is None or rows:
+            rows = await self._rows(LATER, {"tenant": self.tenant, "since": since, "after": after})
+            for after, details in rows:
+                changed = replaced(details, text, GONE)
+                if changed is not None:
+                    await self._detailed(after, changed, None)
+
+    async def _detailed(self, run: UUID, details: bytes, recalled: Sequence[int] | None) -> None:
+        parameters = {"run": run, "details": details, "recalled": recalled}
+        await self.connection.execute(DETAILED, parameters)
 
     async def named(self, column: str, values: Sequence[Any], *, but: Sequence[str] = ()) -> None:
         """Rows of any table that name one of these threads, runs or users."""
