@@ -37,6 +37,7 @@ from agentflow.records.indexes import build
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memories import Archive
 from agentflow.records.migrate import migrate
+from agentflow.records.postings import settle
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval.terms import term
 
@@ -94,6 +95,8 @@ async def load(world: World, items: int) -> float:
             for place, sentence in enumerate(sentences)
         ]
         await archive.add(MINE, session, 0, written)
+        while await settle(world.connections):
+            pass
     return items / (time.perf_counter() - began)
 
 

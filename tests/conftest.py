@@ -78,3 +78,11 @@ def fresh_database(postgres: str) -> Callable[[], str]:
 def database(fresh_database: Callable[[], str]) -> str:
     """DSN of a database of this test's own."""
     return fresh_database()
+
+
+@pytest.fixture
+def posted_database(database: str) -> str:
+    """The same where every scope has postings from its first memory on, as otherwise only large ones have."""
+    with psycopg.connect(database) as connection:
+        connection.execute("alter table agentflow.scope alter posted set default true")
+    return database

@@ -11,7 +11,8 @@ memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user sa
 feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
 collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector is owed, "index" its words are.
 memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. scope: how many items, their length
-in terms, and the languages among them; term_stat: in how many items of a scope a term occurs; posting: in which.
+in terms, the languages among them, and whether it is so large that it has postings (records/postings.py); posting: in
+which of a scope's items a term occurs, and in block 0 in how many.
 word: the words of a collection with their vectors; related: which of them are near which, from 0 to 1.
 memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
 link: the memories that a derived one was made from. scope: a user's, a role's or a thread's; null: everybody's.
@@ -231,6 +232,7 @@ scope = Table(
     Column("n_docs", Integer, nullable=False, server_default=text("0")),
     Column("sum_len", BigInteger, nullable=False, server_default=text("0")),
     Column("langs", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("posted", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint(
         "collection_id", "user_ref", "role_name", "thread_id", postgresql_nulls_not_distinct=True
     ),
@@ -341,20 +343,11 @@ posting = Table(
     metadata,
     Column("scope_id", Integer, nullable=False),
     Column("term", Integer, nullable=False),
-    Column("item_id", BigInteger, nullable=False),
-    Column("tf", SmallInteger, nullable=False),
-    Column("dl", SmallInteger, nullable=False),
-    PrimaryKeyConstraint("scope_id", "term", "item_id", postgresql_include=["tf", "dl"]),
-)
-
-term_stat = Table(
-    "term_stat",
-    metadata,
-    Column("scope_id", Integer, nullable=False),
-    Column("term", Integer, nullable=False),
+    Column("block", Integer, nullable=False),
     Column("df", Integer, nullable=False),
-    PrimaryKeyConstraint("scope_id", "term"),
-    postgresql_with={"fillfactor": 70},
+    Column("entries", ARRAY(BigInteger), nullable=False),
+    PrimaryKeyConstraint("scope_id", "term", "block"),
+    postgresql_with={"fillfactor": 80},
 )
 
 word = Table(

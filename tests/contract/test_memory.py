@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 
@@ -45,6 +46,7 @@ def vector_home(name: str, folder: Path, address: str) -> VectorHome | None:
     """Where the collection's vectors are searched; None: in Postgres."""
     homes: dict[str, Any] = {
         "postgres": lambda: None,
+        "with postings": lambda: None,
         "faiss": lambda: FaissHome(2),
         "faiss files": lambda: FaissHome(2, folder),
         "qdrant": lambda: QdrantHome(2, "test"),
@@ -56,7 +58,9 @@ def vector_home(name: str, folder: Path, address: str) -> VectorHome | None:
     return homes[name]()
 
 
-@pytest.fixture(params=["fake", "postgres", "faiss", "faiss files", "qdrant", "pinecone", "langchain"])
+@pytest.fixture(
+    params=["fake", "postgres", "with postings", "faiss", "faiss files", "qdrant", "pinecone", "langchain"]
+)
 async def world(
     request: pytest.FixtureRequest, fresh_database: Callable[[], str], tmp_path: Path
 ) -> AsyncIterator[World]:
@@ -64,8 +68,12 @@ async def world(
         ledger = FakeLedger()
         yield World(ledger, ledger.memory, nothing)
         return
+    database = fresh_database()
+    if request.param == "with postings":
+        with psycopg.connect(database) as connection:
+            connection.execute("alter table agentflow.scope alter posted set default true")
     with serve(2) as (address, _):
-        connections = await open_connections(fresh_database(), size=4)
+        connections = await open_connections(database, size=4)
         scopes = Scopes(connections, {"conversations": Collection()}, "test", 2)
         home = vector_home(request.param, tmp_path, address)
         homes = {"conversations": home} if home else {}

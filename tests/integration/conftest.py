@@ -31,8 +31,9 @@ where n.nspname in ('agentflow', 'langgraph') and c.relkind = 'r' order by 1
 COUNTS = """
 select (select count(*) from memory where bow is not null), (select sum(n_docs) from scope),
        (select sum(sum_len) from scope), (select coalesce(sum(doc_len), 0) from memory where bow is not null),
-       (select count(*) from posting), (select coalesce(sum(df), 0) from term_stat),
-       (select coalesce(sum(octet_length(bow)) / 6, 0) from memory), (select count(*) from term_stat where df = 0)
+       (select coalesce(sum(cardinality(entries)), 0) from posting), (select coalesce(sum(df), 0) from posting),
+       (select coalesce(sum(octet_length(bow)) / 6, 0) from memory),
+       (select count(*) from posting where df = 0 and block = 0 or entries = '{}')
 """
 
 
@@ -110,8 +111,8 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(database: str) -> AsyncIterator[Desk]:
-    connections = await open_connections(database, size=6)
+async def desk(posted_database: str) -> AsyncIterator[Desk]:
+    connections = await open_connections(posted_database, size=6)
     scopes = Scopes(connections, {"conversations": Collection()}, FakeEmbedder.id, FakeEmbedder.dim)
     yield Desk(
         connections,

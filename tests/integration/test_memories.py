@@ -24,14 +24,14 @@ USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 MINE = Scope(0, "conversations", "default")
 COUNTS = """
 select (select count(*) from memory), (select sum(n_docs) from scope), (select sum(sum_len) from scope),
-       (select sum(doc_len) from memory), (select count(*) from posting), (select sum(df) from term_stat),
-       (select sum(octet_length(bow)) / 6 from memory)
+       (select sum(doc_len) from memory), (select sum(cardinality(entries)) from posting),
+       (select sum(df) from posting), (select sum(octet_length(bow)) / 6 from memory)
 """
 
 
 @pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=8)
+async def connections(posted_database: str) -> AsyncIterator[Connections]:
+    opened = await open_connections(posted_database, size=8)
     yield opened
     await opened.close()
 
@@ -94,8 +94,7 @@ async def test_memories_from_before_the_words_are_indexed_once(
     await rows(connections, "update memory set bow = null, doc_len = 1 returning 1")
     await rows(
         connections,
-        "with p as (delete from posting), t as (delete from term_stat) update scope set n_docs = 0, "
-        "sum_len = 0 returning 1",
+        "with p as (delete from posting) update scope set n_docs = 0, sum_len = 0 returning 1",
     )
     await rows(
         connections,
@@ -162,7 +161,7 @@ async def test_a_collection_with_an_index_answers_as_before_and_takes_new_memori
     place = await scopes.find(0, "conversations", "default")
     assert [await build(connections, place.collection_id, 2) for _ in range(2)] == [True, False]
     scopes.known.clear()
-    monkeypatch.setattr("agentflow.memory.postgres.LARGE", 1)
+    monkeypatch.setattr("agentflow.memory.postgres.home.LARGE", 1)
     assert await PostgresMemory(connections, scopes).search(MINE, "7", vectors[3], 5) == before
     await said(connections, scopes, "a new dog")
     assert await found(connections, scopes, "dog") == ["a new dog"]
@@ -190,7 +189,7 @@ async def test_a_user_with_few_memories_among_many_finds_all_of_the_nearest(
 ) -> None:
     scopes = Scopes(connections, {}, "test", 16)
     vectors = await crowd(connections, scopes)
-    monkeypatch.setattr("agentflow.memory.postgres.LARGE", large)
+    monkeypatch.setattr("agentflow.memory.postgres.home.LARGE", large)
     home, shares = PostgresMemory(connections, scopes), []
     for asked in vectors[:10]:
         nearest = {str(1200 + n) for n in np.argsort(-vectors @ asked)[:10]}

@@ -1,6 +1,7 @@
 """The schema: from empty, up and down, and equal to tables.py."""
 
 import concurrent.futures
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -10,7 +11,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from agentflow.errors import SchemaMismatch
+from agentflow.protocols import NewMemory, Scope
 from agentflow.records import migrate
+from agentflow.records.connections import open_connections
+from agentflow.records.memories import Archive
+from agentflow.records.scopes import Scopes
 
 
 def run(dsn: str, task, *arguments: str) -> None:
@@ -61,3 +66,33 @@ def test_every_table_knows_its_tenant(database: str) -> None:
     """
     with psycopg.connect(database) as connection:
         assert connection.execute(query).fetchall() == []
+
+
+POSTINGS = """
+select p.term, entry, case block when 0 then df end from agentflow.posting p cross join unnest(entries) entry
+order by 1, 2
+"""
+ROWS = """
+select p.term, (item_id << 24) + (tf::bigint << 16) + dl, df from agentflow.posting p
+join agentflow.term_stat using (scope_id, term) order by 1, 2
+"""
+
+
+async def test_postings_are_converted_there_and_back(posted_database: str) -> None:
+    connections = await open_connections(posted_database, size=2)
+    scopes = Scopes(connections, {}, "test", 2)
+    items = [(UUID(int=n), NewMemory("conversations", n, "Ann", f"dog {n % 9} dog")) for n in range(300)]
+    await Archive(connections, scopes).add(Scope(0, "conversations", "ann"), 1, 0, items)
+    await connections.close()
+    with psycopg.connect(posted_database, autocommit=True) as connection:
+        before = connection.execute(POSTINGS).fetchall()
+        run(posted_database, command.downgrade, "0016")
+        assert connection.execute(ROWS).fetchall() == before
+        connection.execute("update agentflow.scope set n_docs = 501")
+        run(posted_database, command.upgrade, "head")
+        after = connection.execute(POSTINGS).fetchall()
+        blocks = connection.execute(
+            "select max(cardinality(entries)), max(block), max(df) from agentflow.posting"
+        )
+        assert blocks.fetchall() == [(128, 2, 300)]
+    assert [row[:2] for row in after] == [row[:2] for row in before]

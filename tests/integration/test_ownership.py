@@ -30,8 +30,8 @@ where n.nspname in ('agentflow', 'langgraph') and c.relkind in ('r', 'p') and no
 
 
 @pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
+async def connections(posted_database: str) -> AsyncIterator[Connections]:
+    opened = await open_connections(posted_database, size=4)
     yield opened
     await opened.close()
 
@@ -69,7 +69,7 @@ async def test_a_partition_is_protected_too(connections: Connections) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["thread", "run", "message", "scope", "memory", "posting", "term_stat", "outbox", "collection"]
+    "table", ["thread", "run", "message", "scope", "memory", "posting", "outbox", "collection"]
 )
 async def test_a_statement_that_forgets_to_ask_sees_its_owner_s_rows_only(
     connections: Connections, table: str
@@ -82,7 +82,7 @@ async def test_a_statement_that_forgets_to_ask_sees_its_owner_s_rows_only(
     assert await rows(connections, Owner(3, "ann"), EVERYTHING.format(table)) == []
 
 
-@pytest.mark.parametrize("table", ["thread", "run", "message", "scope", "memory", "posting", "term_stat"])
+@pytest.mark.parametrize("table", ["thread", "run", "message", "scope", "memory", "posting"])
 async def test_users_of_a_tenant_do_not_see_each_other(connections: Connections, table: str) -> None:
     for owner in (ANN, BOB):
         await remembered(connections, owner)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from agentflow.fakes.embedder import FakeEmbedder
-from agentflow.memory.postgres import EXACT, INDEXED, VAST, PostgresMemory
+from agentflow.memory.postgres import PostgresMemory
+from agentflow.memory.postgres.statements import EXACT, INDEXED, VAST
 from agentflow.protocols import NewMemory, Outcome, Request, Scope, Vectors
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger

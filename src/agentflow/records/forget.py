@@ -20,12 +20,15 @@ from psycopg.types.json import Jsonb
 from agentflow import protocols
 from agentflow.errors import BadInput
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.memories import unindexed
-from agentflow.records.rights import Owner, take_out
+from agentflow.records.postings import distinct, take_out, unindexed
+from agentflow.records.rights import Owner
 from agentflow.records.traces import Traces
 from agentflow.turn import Json
 
 BATCH = 2000
+LOOKED_AT = 20_000
+"""Memories of a collection's small scopes that are asked whether a word is still used: one that is not found goes, and
+is learnt again when somebody says it."""
 COUNTED = ("memories", "threads", "turns", "documents", "feedback", "checkpoints", "postings", "words")
 LIMITS = "select set_config('statement_timeout', '10min', true), set_config('lock_timeout', '60s', true)"
 
@@ -62,15 +65,20 @@ delete from memory m using unnest(%(collections)s::int[], %(ids)s::bigint[]) u(c
 where m.collection_id = u.collection and m.id = u.id
 """
 OUTBOX = "delete from outbox where item_id = any(%(ids)s::bigint[])"
+# What other memories of small scopes say, newest first: those have no postings to ask.
+OTHERS = """
+select m.bow from memory m join scope s on s.id = m.scope_id
+where m.collection_id = %(collection)s and not s.posted and m.bow is not null order by m.id desc limit %(limit)s
+"""
 WORDS = """
-delete from word w where w.collection_id = any(%(collections)s::int[]) and w.term = any(%(terms)s::int[])
-  and not exists (select from term_stat t join scope s on s.id = t.scope_id
-                  where s.collection_id = w.collection_id and t.term = w.term)
-returning w.collection_id, w.term
+delete from word w where w.collection_id = %(collection)s and w.term = any(%(terms)s::int[])
+  and not exists (select from scope s join posting p on p.scope_id = s.id and p.term = w.term and p.block = 0
+                  where s.collection_id = w.collection_id and s.posted and p.df > 0)
+returning w.term
 """
 RELATED = """
-delete from related r using unnest(%(collections)s::int[], %(terms)s::int[]) u(collection, term)
-where r.collection_id = u.collection and (r.term = u.term or r.near = u.term)
+delete from related where collection_id = %(collection)s
+  and (term = any(%(terms)s::int[]) or near = any(%(terms)s::int[]))
 """
 # A document that lost chunks is read again when it is added again; without chunks it goes.
 SHORTENED = """
@@ -229,28 +237,32 @@ class Forgetting:
 
 async def remove(connection: Connection, rows: Sequence[Any]) -> dict[str, int]:
     """Remove memories (rows of CHOSEN) with their words, links, documents and what is owed to them."""
-    postings = words = 0
+    postings = 0
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
         ids, collections = [row[1] for row in batch], [row[0] for row in batch]
         postings += await take_out(connection, [row[:4] for row in batch])
         for statement in (LINKS, OUTBOX, ITEMS):
             await connection.execute(statement, {"ids": ids, "collections": collections})
-        words += await _words(connection, batch)
+    words = await _words(connection, rows)
     documents = sorted({row[7] for row in rows if row[7] is not None})
     for statement in (SHORTENED, EMPTY):
         await connection.execute(statement, {"documents": documents})
     return {"memories": len(rows), "postings": postings, "words": words, "documents": len(documents)}
 
 
-async def _words(connection: Connection, batch: Sequence[Any]) -> int:
-    """Words that were learnt from the memories and that no other memory of the collection has."""
-    terms = sorted(set(unindexed([row[:4] for row in batch])["word_terms"]))
-    parameters = {"collections": sorted({row[0] for row in batch}), "terms": terms}
-    gone = await (await connection.execute(WORDS, parameters)).fetchall()
-    named = {"collections": [one for one, _ in gone], "terms": [term for _, term in gone]}
-    await connection.execute(RELATED, named)
-    return len(gone)
+async def _words(connection: Connection, rows: Sequence[Any]) -> int:
+    """Words that were learnt from the memories and that no other memory of their collection has."""
+    gone = 0
+    for collection in sorted({row[0] for row in rows}):
+        named = {"collection": collection, "limit": LOOKED_AT}
+        others = await (await connection.execute(OTHERS, named)).fetchall()
+        terms = unindexed([row[:4] for row in rows if row[0] == collection])["terms"]
+        unused = sorted(set(terms).difference(distinct([bow for (bow,) in others])))
+        deleted = await (await connection.execute(WORDS, {**named, "terms": unused})).fetchall()
+        await connection.execute(RELATED, {**named, "terms": [term for (term,) in deleted]})
+        gone += len(deleted)
+    return gone
 
 
 def _wordings(row: Any) -> list[str]:

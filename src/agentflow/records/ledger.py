@@ -24,7 +24,8 @@ from agentflow.protocols import (
 from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
 from agentflow.records.details import TOLD, offered, packed, told
-from agentflow.records.memories import INSERT, WORDS, written
+from agentflow.records.memories import INSERT, written
+from agentflow.records.postings import WORDS
 from agentflow.records.scopes import Scopes
 from agentflow.turn import Context, Json
 

@@ -6,7 +6,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow.records.connections import Connection
 from agentflow.records.lines import Marks
-from agentflow.records.rights import take_out
+from agentflow.records.postings import take_out
 
 MARK = """
 update memory m set pinned = u.pinned, hidden = u.hidden, expires_at = u.expires, history = u.history

@@ -1,7 +1,7 @@
 """Memories with their words: the part of a statement that every writer of memories shares.
 
-Postings and statistics are written with the memory itself, so the next turn finds it by its words; the scope's
-row is locked first, which puts the writers of one scope in line and keeps its counts exact.
+Its words are written with the memory itself, so the next turn finds it by them; the scope's row is locked first, which
+puts the writers of one scope in line and keeps its counts exact.
 """
 
 import json
@@ -15,6 +15,7 @@ import numpy as np
 
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connection, Connections, vector_text
+from agentflow.records.postings import LOCK, WORDS, take_out
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval import terms
 from agentflow.retrieval.pieces import tokens
@@ -24,7 +25,7 @@ TRUST = {"assistant": 2}  # 1: the user, or whoever a transcript of the user's n
 
 # Needs a row "place" (tenant, thread_id, session_id, first: seq of ordinal 0); gives "i", the new memories.
 INSERT = """
-lk as materialized (select id from scope where id = any(%(scopes)s::int[]) order by id for update),
+lk as materialized (select id, posted from scope where id = any(%(scopes)s::int[]) order by id for update),
 i as (
   insert into memory (collection_id, tenant, scope_id, kind, trust, session_id, seq, speaker, said_at, content,
                       content_hash, n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message,
@@ -48,27 +49,6 @@ o as (
   select tenant, 'embed', id, collection_id from i where embedding is null),
 """
 
-# Gives the words of the memories in "i" to their scopes; "key" tells the memories of a scope apart.
-WORDS = """
-p as (
-  insert into posting (scope_id, term, item_id, tf, dl)
-  select i.scope_id, u.term, i.id, u.tf, i.doc_len
-  from unnest(%(word_scopes)s::int[], %(word_keys)s::bigint[], %(word_terms)s::int[], %(word_counts)s::int2[])
-       u(scope, key, term, tf) join i on i.scope_id = u.scope and i.key = u.key
-  returning scope_id, term),
-d as (
-  insert into term_stat as x (scope_id, term, df)
-  select scope_id, term, count(*) from p group by scope_id, term order by scope_id, term
-  on conflict (scope_id, term) do update set df = x.df + excluded.df),
-s as (
-  update scope set n_docs = n_docs + g.items, sum_len = sum_len + g.length,
-                   langs = case when scope.langs @> g.langs then scope.langs
-                                else array(select distinct unnest(scope.langs || g.langs) order by 1) end
-  from (select scope_id, count(*) as items, sum(doc_len) as length, array_agg(distinct lang) as langs
-        from i group by scope_id) g
-  where scope.id = g.scope_id)
-"""
-
 ADD = f"""
 with place as (
   select %(tenant)s::int as tenant, null::uuid as thread_id, %(session)s::bigint as session_id,
@@ -79,7 +59,7 @@ select source_message, id, chunk_no from i
 
 # Memories that were written before their words were kept.
 INDEX = f"""
-with lk as materialized (select id from scope where id = any(%(scopes)s::int[]) order by id for update),
+with lk as materialized (select id, posted from scope where id = any(%(scopes)s::int[]) order by id for update),
 i as (
   update memory m set bow = u.bow, doc_len = u.length, is_question = u.question, lang = u.lang, n_tokens = u.tokens
   from unnest(%(collections)s::int[], %(scopes)s::int[], %(ids)s::bigint[], %(bows)s::bytea[], %(lengths)s::int2[],
@@ -91,56 +71,17 @@ i as (
 select count(*) from i
 """  # noqa: S608 - constants above
 
-# All of a scope, or the items named; whoever deletes locks the scope first, as whoever writes does.
-LOCK = "select id from scope where id = any(%(scopes)s::int[]) order by id for update"
+# All of a scope, or the items named.
 BAGS = """
-select id, bow from memory
+select collection_id, id, scope_id, bow from memory
 where collection_id = %(collection)s and scope_id = %(scope)s
   and (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
 """
 FORGET = """
-with x as (
-  delete from memory where collection_id = %(collection)s and scope_id = %(scope)s and id = any(%(ids)s::bigint[])
-  returning id, collection_id, scope_id, doc_len, bow),
-p as (
-  delete from posting using x
-  where posting.scope_id = x.scope_id and posting.item_id = x.id and posting.term = any(%(terms)s::int[])
-  returning posting.scope_id, posting.term),
-d as (
-  update term_stat t set df = t.df - g.n
-  from (select scope_id, term, count(*) as n from p group by scope_id, term) g
-  where t.scope_id = g.scope_id and t.term = g.term),
-o as (
-  delete from outbox using x where outbox.item_id = x.id and outbox.collection_id = x.collection_id),
-s as (
-  update scope set n_docs = n_docs - g.n, sum_len = sum_len - g.length
-  from (select scope_id, count(*) as n, sum(doc_len) as length from x where bow is not null group by scope_id) g
-  where scope.id = g.scope_id)
-select (select count(*) from x), (select count(*) from p)
+with o as (
+  delete from outbox where item_id = any(%(ids)s::bigint[]) and collection_id = %(collection)s)
+delete from memory where collection_id = %(collection)s and id = any(%(ids)s::bigint[])
 """
-# The words of memories taken out of the index; the memories themselves stay.
-UNINDEX = """
-with lk as materialized (select id from scope where id = any(%(scopes)s::int[]) order by id for update),
-i as (
-  update memory m set bow = null, embedding = null
-  from unnest(%(collections)s::int[], %(ids)s::bigint[]) u(collection, id)
-  where m.collection_id = u.collection and m.id = u.id and m.bow is not null and m.scope_id in (select id from lk)
-  returning m.scope_id, m.id, m.doc_len),
-p as (
-  delete from posting using i, unnest(%(word_items)s::bigint[], %(word_terms)s::int[]) u(item, term)
-  where i.id = u.item and posting.scope_id = i.scope_id and posting.term = u.term and posting.item_id = u.item
-  returning posting.scope_id, posting.term),
-d as (
-  update term_stat t set df = t.df - g.items
-  from (select scope_id, term, count(*) as items from p group by scope_id, term) g
-  where t.scope_id = g.scope_id and t.term = g.term),
-s as (
-  update scope set n_docs = n_docs - g.items, sum_len = sum_len - g.length
-  from (select scope_id, count(*) as items, sum(doc_len) as length from i group by scope_id) g
-  where scope.id = g.scope_id)
-select count(*) from p
-"""
-UNUSED = "delete from term_stat where scope_id = any(%(scopes)s::int[]) and df <= 0"
 
 SESSION = "select nextval('session_seq')"
 
@@ -179,18 +120,6 @@ def indexed(texts: Sequence[Text]) -> dict[str, Any]:
         "word_keys": np.repeat([text.key for text in texts], sizes).tolist(),
         "word_terms": [term for bag in bags for term in bag.terms.tolist()],
         "word_counts": [count for bag in bags for count in bag.counts.tolist()],
-    }
-
-
-def unindexed(rows: Sequence[tuple[int, int, int, bytes | None]]) -> dict[str, Any]:
-    """The parameters of UNINDEX and UNUSED: collection, id, scope and bag of words of each memory."""
-    bags = [np.frombuffer(bag or b"", terms.ENTRY)["term"] for *_, bag in rows]
-    return {
-        "collections": [collection for collection, *_ in rows],
-        "ids": [item for _, item, _, _ in rows],
-        "scopes": sorted({scope for _, _, scope, _ in rows}),
-        "word_items": np.repeat([item for _, item, _, _ in rows], [len(bag) for bag in bags]).tolist(),
-        "word_terms": [term for bag in bags for term in bag.tolist()],
     }
 
 
@@ -264,20 +193,14 @@ class Archive:
 
 
 async def forgotten(connection: Connection, place: Place, ids: Sequence[int] | None) -> int:
-    """Delete a scope's items (None: all) with their postings, counts and debts; returns how many. Needs a transaction.
-
-    Terms nobody uses any more keep a row that counts 0, as their statement updates rows and deletes none.
-    """
-    parameters: dict[str, Any] = {"collection": place.collection_id, "scope": place.scope_id}
-    await connection.execute(LOCK, {"scopes": [place.scope_id]})
-    cursor = await connection.execute(
-        BAGS.encode(), {**parameters, "ids": None if ids is None else list(ids)}
-    )
-    bags: dict[int, bytes | None] = dict(await cursor.fetchall())
-    used = np.frombuffer(b"".join(bag for bag in bags.values() if bag), terms.ENTRY)["term"]
-    parameters |= {"ids": list(bags), "terms": np.unique(used).tolist()}
-    row = await (await connection.execute(FORGET.encode(), parameters)).fetchone()
-    return int(row[0]) if row else 0
+    """Delete a scope's items (None: all) with their words, counts and debts; returns how many. Needs a transaction."""
+    named = {"collection": place.collection_id, "scope": place.scope_id, "scopes": [place.scope_id]}
+    await connection.execute(LOCK, named)
+    cursor = await connection.execute(BAGS, {**named, "ids": None if ids is None else list(ids)})
+    rows = await cursor.fetchall()
+    await take_out(connection, rows)
+    await connection.execute(FORGET, {**named, "ids": [row[1] for row in rows]})
+    return len(rows)
 
 
 def _spoken_language(memories: Sequence[NewMemory]) -> str:

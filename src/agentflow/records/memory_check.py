@@ -17,18 +17,19 @@ SAMPLE = 40
 LOW = 0.9
 """Recall below which an index or a place is worth a look."""
 
-# Per scope: items, their length, postings and what terms count must say the same.
+# Per scope: items, their length, postings (if it has them) and what terms count must say the same.
 COUNTS = """
-select c.name, s.id, s.n_docs, m.items, s.sum_len, m.length, p.postings, t.frequencies, m.words, m.owed
+select c.name, s.id, s.n_docs, m.items, s.sum_len, m.length, p.postings, p.frequencies, m.words, m.owed
 from collection c join scope s on s.collection_id = c.id
 cross join lateral (
   select count(*) filter (where bow is not null and not hidden) as items,
          coalesce(sum(doc_len) filter (where bow is not null and not hidden), 0) as length,
-         coalesce(sum(octet_length(bow) / 6) filter (where not hidden), 0) as words,
+         coalesce(sum(octet_length(bow) / 6) filter (where not hidden and s.posted), 0) as words,
          count(*) filter (where embedding is null and not hidden) as owed
   from memory where collection_id = c.id and scope_id = s.id) m
-cross join lateral (select count(*) as postings from posting where scope_id = s.id) p
-cross join lateral (select coalesce(sum(df), 0) as frequencies from term_stat where scope_id = s.id) t
+cross join lateral (
+  select coalesce(sum(cardinality(entries)), 0) as postings, coalesce(sum(df), 0) as frequencies
+  from posting where scope_id = s.id) p
 where c.tenant = %(tenant)s order by c.name, s.id
 """
 LARGEST = """

@@ -1,4 +1,4 @@
-"""The outbox: what memories are still owed: their vectors, or after an upgrade their words."""
+"""The outbox: what memories are still owed: their vectors, after an upgrade their words, and their scopes' postings."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Embedder
+from agentflow.records import postings
 from agentflow.records.connections import Connection, Connections, vector_text
 from agentflow.records.memories import INDEX, Text, indexed
 from agentflow.records.scopes import Place
@@ -65,11 +66,13 @@ class Outbox:
         return Vocabulary(self.connections, self.embedder)
 
     async def drain(self, *, limit: int = 64) -> int:
-        """Index, embed and learn one batch each; returns how many vectors of memories were due.
+        """Index, embed and learn one batch each, and settle postings; returns how many vectors of memories were due.
 
         Raises DatabaseDown; the embedder's errors are kept in the rows.
         """
         while await self._batch("index", limit, self._index):
+            pass
+        while await postings.settle(self.connections):
             pass
         due = await self._batch("embed", limit, self._embed)
         await self.learn(limit=limit)

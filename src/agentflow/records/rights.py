@@ -4,7 +4,6 @@ A user sees what is the user's own and what is everybody's in the tenant; anythi
 Everybody's (documents without an owner) is changed only with `shared`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -14,7 +13,8 @@ from psycopg.types.json import Jsonb
 from agentflow import protocols
 from agentflow.errors import BadInput, NotFound
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.memories import INDEX, KINDS, UNINDEX, UNUSED, Text, indexed, unindexed
+from agentflow.records.memories import INDEX, KINDS, Text, indexed
+from agentflow.records.postings import take_out
 from agentflow.records.scopes import Place, Scopes
 from agentflow.retrieval.pieces import PIECE_TOKENS, tokens
 from agentflow.retrieval.terms import language_of
@@ -181,14 +181,6 @@ class Rights:
         text = Text(Place(collection, scope), number, speaker, content, said_at, language)
         await connection.execute(INDEX.encode(), {**indexed([text]), "ids": [number]})
         await connection.execute(OWED, at)
-
-
-async def take_out(connection: Connection, rows: Sequence[tuple[int, int, int, bytes | None]]) -> int:
-    """Take memories (collection, id, scope, bag of words) out of every index; returns how many postings went."""
-    parameters = unindexed(rows)
-    found = await (await connection.execute(UNINDEX, parameters)).fetchone()
-    await connection.execute(UNUSED, parameters)
-    return int(found[0]) if found else 0
 
 
 def checked(content: str) -> None:

@@ -78,7 +78,6 @@ KEPT = (
     *(
         "memory",
         "posting",
-        "term_stat",
         "word",
         "related",
         "link",

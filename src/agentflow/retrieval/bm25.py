@@ -1,7 +1,7 @@
 """BM25 over packed bags of words.
 
 Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009, with k1 = 0.9 and b = 0.4, which suit
-short texts. memory/postgres.py says the same in SQL; a test holds the two together.
+short texts. memory/postgres/statements.py says the same in SQL; a test holds the two together.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,17 @@ def counts(bags: bytes, sizes: NDArray[np.integer], terms: Sequence[int]) -> Flo
     entries = np.frombuffer(bags, ENTRY)
     if not len(asked) or not len(entries):
         return found
+    entries_terms = np.ascontiguousarray(entries["term"])
+    few = np.zeros(1 << 16, np.bool_)  # by their lower half: most entries are none of the terms
+    few[asked & 0xFFFF] = True
+    hits = np.flatnonzero(few[entries_terms & 0xFFFF])
     order = np.argsort(asked)
-    places = np.searchsorted(asked, entries["term"], sorter=order)
+    places = np.searchsorted(asked, entries_terms[hits], sorter=order)
     places = order[np.minimum(places, len(asked) - 1)]
-    hits = np.flatnonzero(asked[places] == entries["term"])
+    true = asked[places] == entries_terms[hits]
+    hits, places = hits[true], places[true]
     rows = np.repeat(np.arange(len(sizes)), np.asarray(sizes) // ENTRY.itemsize)
-    found[rows[hits], places[hits]] = entries["count"][hits]
+    found[rows[hits], places] = entries["count"][hits]
     return found
 
 

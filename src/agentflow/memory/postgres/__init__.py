@@ -1,0 +1,5 @@
+"""Memories in Postgres."""
+
+from agentflow.memory.postgres.home import PostgresMemory
+
+__all__ = ["PostgresMemory"]
