@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 os.environ["MEM0_TELEMETRY"] = "False"
 
@@ -40,20 +41,23 @@ def main(file: str) -> None:
         vectors = np.concatenate([given["vectors"], given["asked"]])
     known = dict(zip(texts + questions, vectors.tolist(), strict=True))
     with tempfile.TemporaryDirectory() as folder:
-        memory = Memory.from_config(
-            {
-                "llm": {"provider": "langchain", "config": {"model": FakeListChatModel(responses=["{}"])}},
-                "embedder": {"provider": "langchain", "config": {"model": Given(known)}},
-                "vector_store": {
-                    "provider": "qdrant",
-                    "config": {"path": f"{folder}/qdrant", "embedding_model_dims": vectors.shape[1]},
-                },
-                "history_db_path": f"{folder}/history.db",
-            }
-        )
+        memory = Memory.from_config(settings(folder, Given(known), vectors.shape[1]))
         added = [timed(lambda one=one: memory.add(one, user_id="me", infer=False)) for one in texts]
         searched = [timed(lambda one=one: find(memory, one)) for one in questions]
     print(json.dumps({"add": statistics.median(added), "search": statistics.median(searched)}))
+
+
+def settings(folder: str, embedder: Embeddings, dim: int) -> dict[str, Any]:
+    """mem0's configuration: our vectors, a model that is never asked, Qdrant in a folder."""
+    return {
+        "llm": {"provider": "langchain", "config": {"model": FakeListChatModel(responses=["{}"])}},
+        "embedder": {"provider": "langchain", "config": {"model": embedder}},
+        "vector_store": {
+            "provider": "qdrant",
+            "config": {"path": f"{folder}/qdrant", "embedding_model_dims": dim},
+        },
+        "history_db_path": f"{folder}/history.db",
+    }
 
 
 def find(memory: Memory, question: str) -> object:

@@ -1,20 +1,23 @@
 """How much of the evidence for a question the memory finds, without any model but the embedder, beside peers.
 
     curl -LO https://raw.githubusercontent.com/snap-research/locomo/main/data/locomo10.json    (CC BY-NC 4.0)
-    OMP_NUM_THREADS=1 python benchmarks/recall.py locomo10.json [--memory Memory FaissMemory QdrantMemory]
+    OMP_NUM_THREADS=1 python benchmarks/recall.py locomo10.json [--memory Memory FaissMemory ...] [--peers PYTHON]
 
 LoCoMo: long conversations, and questions with the turns that answer them. Printed is the share of those turns among
 the first k found, over all questions. Everybody gets the same vectors, of the embedder that agentflow has by default.
-Peers: vectors alone (what a bare vector store gives), and LangGraph's Postgres store, which LangMem searches.
+Peers: vectors alone (what a bare vector store gives), and LangGraph's Postgres store, which LangMem searches; with the
+interpreter that --peers names (requirements/peers.txt) also mem0, Haystack and LlamaIndex (recall_peers.py).
 """
 
 import argparse
 import asyncio
 import json
 import re
+import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +152,35 @@ def measured(
     return np.array(rows, np.float32)
 
 
+def of_peers(python: str, embed: Embedder, conversations: Sequence[Conversation]) -> dict[str, Vectors]:
+    """The same as `measured` for every peer that lives in an environment of its own. Ends the program if they fail."""
+    texts = [[f"{turn['speaker']}: {plugins.said(turn)}" for turn in one.turns] for one in conversations]
+    asked = [[question for question, _, _ in one.questions] for one in conversations]
+    with tempfile.TemporaryDirectory() as folder:
+        given, answer = Path(folder) / "given.npz", Path(folder) / "found.json"
+        flat, questions = list(chain(*texts)), list(chain(*asked))
+        np.savez(
+            given,
+            texts=flat, questions=questions, vectors=embed(flat), asked=embed(questions),
+            turns=list(map(len, texts)), asks=list(map(len, asked)),
+        )  # fmt: skip
+        command = [python, str(Path(__file__).with_name("recall_peers.py")), str(given), str(answer)]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)
+        if ended.returncode:
+            raise SystemExit(f"The peers have failed: {ended.stderr.strip()[-2000:]}")
+        found = json.loads(answer.read_text())
+    return {name: _shares(places, conversations) for name, places in found.items()}
+
+
+def _shares(found: Sequence[Sequence[Sequence[int]]], conversations: Sequence[Conversation]) -> Vectors:
+    rows = []
+    for conversation, answers in zip(conversations, found, strict=True):
+        for (_, category, evidence), places in zip(conversation.questions, answers, strict=True):
+            ids = [conversation.turns[place]["id"] for place in places]
+            rows.append([*(len(evidence & set(ids[:k])) / len(evidence) for k in KS), category])
+    return np.array(rows, np.float32)
+
+
 def show(name: str, rows: Vectors) -> None:
     shares = "".join(f"{share:7.1%}" for share in rows[:, :-1].mean(axis=0))
     several = rows[rows[:, -1] == SEVERAL][:, KS.index(10)].mean()
@@ -161,6 +193,7 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--memory", nargs="*", default=["Memory"], help="classes of plugins.py")
+    parser.add_argument("--peers", help="an interpreter that has requirements/peers.txt")
     arguments = parser.parse_args()
     conversations, embed = read(arguments.file), Embedder(plugins.own_embedder())
     questions = sum(len(one.questions) for one in conversations)
@@ -175,6 +208,8 @@ def main() -> None:
         LangGraphStore.dsn = server.start()
         show("LangGraph store", measured(LangGraphStore, embed, conversations))
         server.stop()
+    for name, rows in (of_peers(arguments.peers, embed, conversations) if arguments.peers else {}).items():
+        show(name, rows)
 
 
 if __name__ == "__main__":
