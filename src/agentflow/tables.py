@@ -6,7 +6,7 @@ run.status 0 queued 1 running 2 done 3 failed 4 cancelled. run.kind 1 turn 2 uti
 run.details: the result without the words that message and memory hold, packed (records/details.py); run.recalled:
 the memories in it. run.given: what a stateless client sent beside the message, until the run ends; run.exchange: finds
 it again.
-run.webhook: posted to when the run ends; the trigger run_callback then writes an outbox row of kind "callback".
+run.webhook: posted to when the run ends; the trigger run_callback then asks for a job, as for work's "webhook".
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 feedback.status 0 waiting 1 accepted 2 rejected; said_role is what the turn had, role_name what it should have had.
 collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector is owed, "index" its words are.
@@ -154,7 +154,6 @@ run = Table(
     Column("start_after", DateTime(timezone=True)),
     Column("stop", Text),
     Column("watched", Boolean, nullable=False, server_default=text("false")),
-    Column("told", Boolean),
     Column("follows", Integer),
     Column("details", LargeBinary),
     Column("recalled", ARRAY(BigInteger)),
@@ -171,12 +170,6 @@ Index(
     run.c.idem_key,
     unique=True,
     postgresql_where=run.c.idem_key.is_not(None),
-)
-
-Index(
-    "run_untold_ix",
-    run.c.ended_at,
-    postgresql_where=text("work ? 'webhook' AND told IS NULL AND ended_at IS NOT NULL"),
 )
 
 message = Table(

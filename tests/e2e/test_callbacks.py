@@ -101,13 +101,39 @@ def test_a_turn_is_called_back_signed_until_it_is_taken(house, receiver, until) 
     assert "finished" not in path
 
 
-def test_a_finished_workflow_is_left_alone(house, receiver, until) -> None:
+def test_a_finished_workflow_is_left_alone_and_the_turn_says_why(house, receiver, until) -> None:
     receiver.answers = [(409, b"The execution has finished already.")]
     with house.start() as client:
-        asked(client, receiver)
-        until(lambda: len(receiver.got) == 1)
-        time.sleep(2)
+        run = asked(client, receiver).json()["run_id"]
+        until(lambda: "callback" in client.get(f"/turns/{run}").json())
+        trouble = client.get(f"/turns/{run}").json()["callback"]
+        assert 'agentflow_jobs{name="callback",status="failed"} 1.0' in client.get("/metrics").text
+        time.sleep(1)
+    assert trouble == {"status": "given up", "tries": 1, "reason": "HTTP 409", "next": None}
     assert len(receiver.got) == 1
+
+
+def test_a_kill_in_the_middle_of_a_callback_delivers_it_again(house, receiver, until) -> None:
+    receiver.answers = [(500, b""), (200, b"")]
+    with house.start() as client:
+        run = asked(client, receiver).json()["run_id"]
+        until(lambda: len(receiver.got) == 1)
+        house.kill()
+    with house.start():
+        until(lambda: len(receiver.got) == 2)
+    assert {headers["webhook-id"] for _, headers, *_ in receiver.got} == {run}
+
+
+def test_a_run_of_the_protocol_is_told_as_turns_are(house, receiver, until) -> None:
+    receiver.answers = [(503, b""), (200, b"")]
+    with house.start() as client:
+        body = {"assistant_id": "agent", "input": {"messages": "hello"}, "webhook": receiver.url}
+        run = client.post("/runs", json=body).json()["run_id"]
+        until(lambda: len(receiver.got) == 2)
+    told = [json.loads(body) for _, _, body, _ in receiver.got]
+    assert told[0] == told[1]
+    assert (told[0]["run_id"], told[0]["status"]) == (run, "success")
+    assert told[0]["values"]["messages"][-1]["content"].endswith("You said: hello")
 
 
 def test_a_kill_between_the_turn_and_its_callback_loses_neither(house, receiver, until) -> None:

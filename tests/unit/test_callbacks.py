@@ -5,11 +5,13 @@ import hashlib
 import hmac
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from agentflow.egress import Answer, Egress
 from agentflow.errors import AddressRefused, Unreachable
-from agentflow.records.callbacks import Due
-from agentflow.runs.callbacks import PAUSES, Callbacks, Verdict, judge, signed
+from agentflow.records.jobs import GivenUp, Later
+from agentflow.runs.callbacks import PAUSES, Post, Verdict, judge, signed
 
 SECRET = "whsec_" + base64.b64encode(b"key").decode()
 
@@ -66,63 +68,88 @@ def test_the_signature_is_that_of_standard_webhooks() -> None:
     assert signed("key", "msg_1", 1700000000, b"{}") == signed(SECRET, "msg_1", 1700000000, b"{}")
 
 
-class Records:
-    """What becomes of one callback."""
+class Answers(Egress):
+    """Answers as it is told, one after the other."""
 
-    def __init__(self) -> None:
-        self.fate: list[tuple] = []
-
-    async def due(self, **_: float) -> list[Due]:
-        return [
-            Due(7, 1, "http://n8n.example/webhook?signature=s", "run", {"run_id": "run", "status": "done"})
-        ]
-
-    async def taken(self, *fate: object) -> None:
-        self.fate.append(("taken", *fate))
-
-    async def later(self, *fate: object) -> None:
-        self.fate.append(("later", *fate))
-
-    async def give_up(self, *fate: object) -> None:
-        self.fate.append(("given up", *fate))
-
-
-class Post(Egress):
-    """Answers as it is told."""
-
-    def __init__(self, said: Answer | Exception) -> None:
-        self.said = said
-        self.posts: list[tuple] = []
+    def __init__(self, *said: Answer | Exception) -> None:
+        self.said = list(said)
+        self.posts: list[tuple[str, bytes, dict[str, str]]] = []
 
     async def post(self, url, content, headers, *, seconds=10.0):
         self.posts.append((url, content, dict(headers)))
-        if isinstance(self.said, Exception):
-            raise self.said
-        return self.said
+        said = self.said.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+class Clock:
+    """Only rests pass time, and what a test lets pass."""
+
+    def __init__(self, *, per_look: float = 0.0) -> None:
+        self.now, self.per_look, self.rested = 1700000000.0, per_look, []
+
+    def __call__(self) -> float:
+        self.now += self.per_look
+        return self.now
+
+    async def rest(self, seconds: float) -> None:
+        self.rested.append(seconds)
+        self.now += seconds
+
+
+URL = "http://n8n.example/webhook?signature=s"
+
+
+async def delivered(answers: Answers, clock: Clock, payload: dict | None = None) -> None:
+    post = Post(answers, SECRET, clock, clock.rest)
+    await post.deliver(URL, "run", lambda tries: b"try %d" % tries, payload or {})
+
+
+async def test_short_pauses_are_slept_through_and_the_first_long_one_is_a_later_job() -> None:
+    answers, clock = Answers(*[answer(409)] * 4), Clock()
+    with pytest.raises(Later) as later:
+        await delivered(answers, clock)
+    assert clock.rested == [0.5, 1.0, 2.0]
+    assert [body for _, body, _ in answers.posts] == [b"try 1", b"try 2", b"try 3", b"try 4"]
+    assert (later.value.pause, later.value.noted, str(later.value)) == (8.0, {"tries": 4}, "HTTP 409")
+
+
+async def test_a_later_job_goes_on_counting() -> None:
+    answers = Answers(answer(503))
+    with pytest.raises(Later) as later:
+        await delivered(answers, Clock(), {"run": "run", "tries": 4, "reason": "HTTP 409"})
+    assert (later.value.pause, later.value.noted) == (30.0, {"tries": 5})
+
+
+async def test_a_receiver_that_hangs_does_not_hold_a_place() -> None:
+    answers, clock = Answers(Unreachable("timed out")), Clock(per_look=10)
+    with pytest.raises(Later) as later:
+        await delivered(answers, clock)
+    assert (later.value.pause, clock.rested) == (0.5, [])
 
 
 @pytest.mark.parametrize(
-    ("said", "fate"),
-    [
-        (answer(200), ("taken", 7)),
-        (answer(500), ("later", 7, "HTTP 500", 0.5)),
-        (answer(404), ("given up", 7, "HTTP 404")),
-        (Unreachable("gone"), ("later", 7, "gone", 0.5)),
-        (AddressRefused("blocked"), ("given up", 7, "blocked")),
-    ],
+    ("said", "reason"),
+    [(answer(404), "HTTP 404"), (AddressRefused("blocked"), "blocked")],
 )
-async def test_each_end_is_recorded(said, fate) -> None:
-    records, post = Records(), Post(said)
-    assert await Callbacks(records, post, SECRET, lambda: 1700000000.0).deliver() == 1
-    assert records.fate == [fate]
-    url, content, headers = post.posts[0]
-    assert url == "http://n8n.example/webhook?signature=s"
-    assert content == b'{"run_id": "run", "status": "done", "attempt": 1}'
+async def test_what_will_never_be_taken_is_given_up_with_its_reason(said, reason) -> None:
+    with pytest.raises(GivenUp) as given_up:
+        await delivered(Answers(said), Clock())
+    assert (str(given_up.value), given_up.value.noted) == (reason, {"tries": 1})
+
+
+async def test_every_try_is_signed_under_the_same_name() -> None:
+    answers = Answers(answer(500), answer(200))
+    await delivered(answers, Clock())
+    assert [headers["webhook-id"] for _, _, headers in answers.posts] == ["run", "run"]
+    url, content, headers = answers.posts[0]
+    assert url == URL
     assert headers == {"content-type": "application/json", **signed(SECRET, "run", 1700000000, content)}
 
 
-async def test_the_log_does_not_show_the_signature_of_an_address(capsys) -> None:
-    await Callbacks(Records(), Post(answer(404))).deliver()
-    said = capsys.readouterr()
-    assert "n8n.example/webhook" in said.out + said.err
-    assert "signature=s" not in said.out + said.err
+async def test_the_log_does_not_show_the_signature_of_an_address() -> None:
+    structlog.reset_defaults()
+    with capture_logs() as said, pytest.raises(GivenUp):
+        await delivered(Answers(answer(404)), Clock())
+    assert [one["to"] for one in said] == ["http://n8n.example/webhook"]

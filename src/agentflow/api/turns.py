@@ -30,11 +30,15 @@ async def turn(
 ) -> JSONResponse:
     """Its status (queued, running, done, failed, cancelled), and the answer or the reason once there is one.
 
-    `wait` holds the answer back until the turn has ended, for that many seconds at most.
+    `wait` holds the answer back until the turn has ended, for that many seconds at most. `callback` is there where a
+    callback was not taken: given up or tried again, how often it was tried, and why.
     """
     services: Services = request.app.state.services
     found = await ended(str(run_id), caller(request), services, within=wait)
-    return JSONResponse(shown(found))
+    trouble = None
+    if found.status not in OPEN:
+        trouble = await services.served.callbacks.trouble(found.run_id, tenant=found.tenant)
+    return JSONResponse({**shown(found), **({} if trouble is None else {"callback": trouble})})
 
 
 async def ended(run_id: str, who: Caller, services: Services, *, within: float) -> RunRecord:

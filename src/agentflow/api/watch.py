@@ -55,7 +55,7 @@ class Watch:
 async def metrics(request: Request) -> Response:
     """What this process counted, and what the database holds for all of them."""
     services: Services = request.app.state.services
-    services.metrics.take(await services.figures.now())
+    services.metrics.take(await services.figures.now() | {"jobs": await services.served.jobs.counted()})
     keeper = services.keeper
     where = {
         role: keeper.tier(role) if isinstance(adapter, Adapter) else "unusable"

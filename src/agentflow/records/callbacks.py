@@ -1,37 +1,25 @@
-"""Callbacks that are owed: rows of the outbox, written with the end of their turn by the trigger run_callback."""
+"""Turns whose end is told to an address: which, and what is told."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from agentflow.protocols import Owner
 from agentflow.records import details
 from agentflow.records.connections import Connections
 from agentflow.records.details import TOLD
 from agentflow.turn import Json
 
-# Taken for a while: if this process dies meanwhile, another one tries again.
-DUE = f"""
-with due as (
-  select o.id, (o.payload ->> 'run')::uuid as run from outbox o where o.kind = 'callback' and o.not_before <= now()
-  order by o.not_before for update skip locked limit %(limit)s)
-update outbox o set attempts = o.attempts + 1, not_before = now() + %(hold)s * interval '1 second'
-from due left join run r on r.id = due.run
-where o.id = due.id
-returning o.id, o.attempts, r.webhook, r.id, r.thread_id, r.status, r.error, {TOLD}
+ENDED = f"""
+select r.webhook, r.thread_id, r.status, r.error, {TOLD} from run r
+where r.id = %(run)s and r.webhook is not null and r.status in (2, 3, 4)
 """  # noqa: S608 - constants
-LATER = """
-update outbox set last_error = %(reason)s, not_before = now() + %(pause)s * interval '1 second' where id = %(id)s
-"""
-DEAD = "update outbox set kind = 'callback:dead', last_error = %(reason)s where id = %(id)s"
-TAKEN = "delete from outbox where id = %(id)s"
+ASKED = "select webhook is not null from run where id = %(run)s and tenant = %(tenant)s"
 STATUS = {2: "done", 3: "failed", 4: "cancelled"}
 
 
 @dataclass(frozen=True)
 class Due:
-    """A callback to be posted now, for the `tries`-th time. `url` is secret: it may carry a signature."""
+    """What is to be posted. `url` is secret: it may carry a signature."""
 
-    id: int
-    tries: int
     url: str
     run_id: str
     told: Json
@@ -43,38 +31,21 @@ class CallbackRecords:
 
     connections: Connections
 
-    async def due(self, *, limit: int, hold: float) -> list[Due]:
-        """What is due, held back from others for `hold` seconds. Of a turn forgotten meanwhile nobody is told."""
+    async def due(self, run_id: str) -> Due | None:
+        """The ended turn; of one that was forgotten or goes on again nobody is told."""
         async with self.connections.background() as connection:
-            cursor = await connection.execute(DUE.encode(), {"limit": limit, "hold": hold})
-            rows = await cursor.fetchall()
-        for number, *rest in rows:
-            if rest[2] is None:
-                await self.taken(number)
-        return [_due(row) for row in rows if row[3] is not None]
+            row = await (await connection.execute(ENDED, {"run": run_id})).fetchone()
+        if row is None:
+            return None
+        url, thread, status, error, *columns = row
+        result = details.told(run_id, thread, columns)
+        return Due(url, run_id, told(run_id, str(thread), STATUS[status], result, error))
 
-    async def later(self, number: int, reason: str, pause: float) -> None:
-        """Again after `pause` seconds."""
-        await self._run(LATER, {"id": number, "reason": reason, "pause": pause})
-
-    async def give_up(self, number: int, reason: str) -> None:
-        """Never again; the row stays, with its reason."""
-        await self._run(DEAD, {"id": number, "reason": reason})
-
-    async def taken(self, number: int) -> None:
-        """Delivered."""
-        await self._run(TAKEN, {"id": number})
-
-    async def _run(self, statement: str, parameters: Json) -> None:
-        async with self.connections.background() as connection:
-            await connection.execute(statement.encode(), parameters)
-
-
-def _due(row: tuple[Any, ...]) -> Due:
-    number, tries, url, run, thread, status, error, *columns = row
-    result = details.told(run, thread, columns)
-    known = told(str(run), str(thread), STATUS[status], result, error)
-    return Due(number, tries, url, str(run), known)
+    async def asked(self, run_id: str, *, tenant: int) -> bool:
+        """Whether somebody wants to be called back."""
+        async with self.connections.use(Owner(tenant)) as connection:
+            row = await (await connection.execute(ASKED, {"run": run_id, "tenant": tenant})).fetchone()
+        return bool(row and row[0])
 
 
 def told(run_id: str, thread_id: str, status: str, result: Json | None, error: Json | None) -> Json:

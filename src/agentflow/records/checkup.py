@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import psycopg
 
 from agentflow.errors import DatabaseDown
+from agentflow.records.job_tables import SCHEMA
+from agentflow.records.jobs import GIVEN_UP
 from agentflow.records.migrate import head
 from agentflow.records.ownership import ROLES
 
@@ -27,7 +29,8 @@ REVISION = "select version_num from agentflow.alembic_version"
 @dataclass(frozen=True)
 class Condition:
     """How the database is. `at` None: it has never been migrated; `unguarded`: tables without forced row security;
-    `roles_lacking`: those that are missing, too mighty, or that we may not take on.
+    `roles_lacking`: those that are missing, too mighty, or that we may not take on; `given_up`: jobs that failed for
+    good, by name and reason, with how many.
     """
 
     version: str
@@ -39,6 +42,7 @@ class Condition:
     size: str
     roles_lacking: tuple[str, ...]
     unguarded: tuple[str, ...]
+    given_up: tuple[tuple[str, str, int], ...] = ()
 
 
 async def condition(dsn: str) -> Condition:
@@ -49,6 +53,7 @@ async def condition(dsn: str) -> Condition:
         ) as connection:
             row = await (await connection.execute(FACTS, {"roles": list(ROLES)})).fetchone()
             at = await _revision(connection)
+            given_up = await _given_up(connection)
     except psycopg.OperationalError as error:
         raise DatabaseDown(f"Postgres does not answer: {str(error).strip()}", field="postgres.url") from error
     version, vector, available, most, used, size, tame, ours, unguarded = row or (
@@ -73,6 +78,7 @@ async def condition(dsn: str) -> Condition:
         size,
         lacking,
         () if at is None else tuple(unguarded),
+        given_up,
     )
 
 
@@ -82,3 +88,15 @@ async def _revision(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> 
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return None
     return str(row[0]) if row else None
+
+
+async def _given_up(
+    connection: psycopg.AsyncConnection[tuple[object, ...]],
+) -> tuple[tuple[str, str, int], ...]:
+    try:
+        async with connection.transaction():
+            await connection.execute(f"set local search_path to {SCHEMA}".encode())
+            rows = await (await connection.execute(GIVEN_UP, {"limit": 3})).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return ()
+    return tuple((str(name), str(reason), int(str(jobs))) for name, reason, jobs, _ in rows)

@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from agentflow.errors import DatabaseDown, SchemaMismatch
-from agentflow.records import jobs
+from agentflow.records import job_tables
 from agentflow.records.ownership import APP, BACKGROUND, ROLES, protect
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _prepare_checkpoints(dsn: str) -> None:
         _protect_checkpoints(connection)
         PostgresStore(connection).setup()
         _protect_store(connection)
-        jobs.prepare(connection)
+        job_tables.prepare(connection)
 
 
 def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None:

@@ -36,6 +36,8 @@ WAITING = """
 select count(*), coalesce(extract(epoch from now() - min(created_at)), 0)::float8 from outbox where kind = 'embed'
 """
 
+PUT_OFF = "select exists (select from outbox where kind in ('embed', 'index') and attempts > 0)"
+
 
 class Row(NamedTuple):
     """What is owed, with its memory; `content` is None if that was forgotten meanwhile."""
@@ -90,6 +92,12 @@ class Outbox:
         async with self.connections.background() as connection:
             row = await (await connection.execute(WAITING)).fetchone()
         return (int(row[0]), float(row[1])) if row else (0, 0.0)
+
+    async def put_off(self) -> bool:
+        """Whether something is owed that could not be paid."""
+        async with self.connections.background() as connection:
+            row = await (await connection.execute(PUT_OFF)).fetchone()
+        return bool(row and row[0])
 
     async def _batch(
         self, kind: str, limit: int, send: Callable[[Connection, list[Row]], Awaitable[str | None]]

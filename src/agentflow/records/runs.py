@@ -156,10 +156,6 @@ WATCH = """
 with w as (update run set watched = true where id = %(run)s and tenant = %(tenant)s returning id, status)
 select w.status, case when w.status in (0, 1) then pg_notify('agentflow', 'watch ' || w.id) end from w
 """
-UNTOLD = """
-select r.id, r.tenant, t.user_ref from run r join thread t on t.id = r.thread_id
-where r.work ? 'webhook' and r.told is null and r.ended_at is not null order by r.ended_at limit %(limit)s
-"""
 
 
 @dataclass(frozen=True)
@@ -340,17 +336,6 @@ class Runs:
             cursor = await connection.execute("select work ->> 'webhook' from run where id = %s", (run_id,))
             row = await cursor.fetchone()
         return None if row is None else row[0]
-
-    async def untold(self, *, limit: int) -> list[tuple[str, int, str]]:
-        """Ended runs whose webhook has not been asked for: id, tenant, user."""
-        async with self.connections.background() as connection:
-            rows = await (await connection.execute(UNTOLD, {"limit": limit})).fetchall()
-        return [(str(run), tenant, user) for run, tenant, user in rows]
-
-    async def told(self, run_id: str) -> None:
-        """Its webhook has been asked for."""
-        async with self.connections.background() as connection:
-            await connection.execute("update run set told = true where id = %s", (run_id,))
 
     async def _accepted(self, connection: Connection, new: NewRun, parameters: dict[str, Any]) -> AcceptedRun:
         waits = new.thread_id is None or new.multitask == "enqueue"

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +15,11 @@ import structlog
 from agentflow.egress import Answer, Egress, shown
 from agentflow.errors import AddressRefused, Unreachable
 from agentflow.records.callbacks import CallbackRecords, Due
+from agentflow.records.jobs import GivenUp, Jobs, Later
+from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
+JOB = "callback"
 PAUSES = (0.5, 1.0, 2.0, 8.0, 30.0, 120.0, 600.0, 1800.0)
 """Seconds before each further try: nine tries in about 43 minutes."""
 LONGEST = 1800.0
@@ -24,6 +27,8 @@ AGAIN = (408, 409, 425, 429)
 STARTING = (b"Cannot POST", b"is not registered")
 """What an n8n that restarts says, with a 404, until its webhooks are there: about seven seconds (2.41)."""
 SECONDS = 10.0
+PROMPT = 2.0
+"""Seconds: a pause up to here is slept through; the job library looks for later ones every five seconds."""
 
 
 @dataclass(frozen=True)
@@ -66,47 +71,72 @@ def signed(secret: str, name: str, at: int, body: bytes) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Callbacks:
-    """Posts what is due. `secret` None: unsigned. `clock` gives Unix seconds."""
+class Post:
+    """Posts until it is taken. `secret` None: unsigned. `clock` gives Unix seconds, `rest` sleeps."""
 
-    records: CallbackRecords
     egress: Egress
     secret: str | None = None
     clock: Callable[[], float] = time.time
+    rest: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def deliver(self) -> int:
-        """One try for each callback that is due; how many. Raises DatabaseDown."""
-        due = await self.records.due(limit=16, hold=SECONDS * 3)
-        await asyncio.gather(*(self._try(one) for one in due))
-        return len(due)
+    async def deliver(self, url: str, name: str, body: Callable[[int], bytes], payload: Json) -> None:
+        """Try at once and after each short pause; `body` is told the number of the try, from 1.
 
-    async def _try(self, due: Due) -> None:
-        verdict = await self._posted(due)
-        told = {"run_id": due.run_id, "to": shown(due.url), "try": due.tries, "reason": verdict.reason}
-        if verdict.kind == "again":
-            log.info("callback will be tried again", **told, pause=verdict.pause)
-            await self.records.later(due.id, verdict.reason, verdict.pause)
-        elif verdict.kind == "dead":
-            log.warning("callback given up", **told)
-            await self.records.give_up(due.id, verdict.reason)
-        else:
-            await self.records.taken(due.id)
+        Raises Later for a longer pause, or a receiver that is slow to answer: a job holds its place for seconds
+        only. Raises GivenUp.
+        """
+        tries = int(payload.get("tries", 0))
+        while True:
+            tries, began = tries + 1, self.clock()
+            verdict = await self._posted(url, name, body(tries), tries)
+            if verdict.kind == "taken":
+                return
+            log.info("callback not taken", run_id=name, to=shown(url), tries=tries, reason=verdict.reason)
+            if verdict.kind == "dead":
+                raise GivenUp(verdict.reason, noted={"tries": tries})
+            if max(verdict.pause, self.clock() - began) > PROMPT:
+                raise Later(verdict.reason, pause=verdict.pause, noted={"tries": tries})
+            await self.rest(verdict.pause)
 
-    async def _posted(self, due: Due) -> Verdict:
-        body = json.dumps({**due.told, "attempt": due.tries}, ensure_ascii=False).encode()
-        headers = {"content-type": "application/json", **self._signature(due, body)}
+    async def _posted(self, url: str, name: str, body: bytes, tries: int) -> Verdict:
+        headers = {"content-type": "application/json", **self._signature(name, body)}
         try:
-            answer = await self.egress.post(due.url, body, headers, seconds=SECONDS)
+            answer = await self.egress.post(url, body, headers, seconds=SECONDS)
         except AddressRefused as refused:
             return Verdict("dead", refused.message)
         except Unreachable as unreachable:
-            return judge(None, unreachable.message, due.tries)
-        return judge(answer, "", due.tries)
+            return judge(None, unreachable.message, tries)
+        return judge(answer, "", tries)
 
-    def _signature(self, due: Due, body: bytes) -> dict[str, str]:
+    def _signature(self, name: str, body: bytes) -> dict[str, str]:
         if self.secret is None:
-            return {"webhook-id": due.run_id}
-        return signed(self.secret, due.run_id, int(self.clock()), body)
+            return {"webhook-id": name}
+        return signed(self.secret, name, int(self.clock()), body)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The turns of /invoke. The job is made by the statement that ends the turn (migration 0018)."""
+
+    records: CallbackRecords
+    post: Post
+    jobs: Jobs
+
+    async def deliver(self, payload: Json) -> None:
+        """One job. Raises Later and GivenUp."""
+        due = await self.records.due(payload["run"])
+        if due is not None:
+            await self.post.deliver(due.url, due.run_id, lambda tries: _body(due, tries), payload)
+
+    async def trouble(self, run_id: str, *, tenant: int) -> Json | None:
+        """Why nobody was called back yet, if somebody wants to be. Raises DatabaseDown."""
+        if not await self.records.asked(run_id, tenant=tenant):
+            return None
+        return await self.jobs.trouble(JOB, "run", run_id)
+
+
+def _body(due: Due, tries: int) -> bytes:
+    return json.dumps({**due.told, "attempt": tries}, ensure_ascii=False).encode()
 
 
 def _asked(answer: Answer | None) -> float:

@@ -63,8 +63,6 @@ class Worker:
     metrics: Metrics = field(default_factory=Metrics)
     spans: Spans = field(default_factory=NoSpans)
     protocol: ProtocolRuns | None = None
-    told: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a run has ended that has a webhook."""
     wakes: Wakes = field(default_factory=Wakes)
     feeds: dict[str, Feed] = field(default_factory=dict)
     open: Counter[int] = field(default_factory=Counter)
@@ -263,8 +261,6 @@ class Worker:
             feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))
             self.wakes.first(feed.thread_id)
             self.wakes.every(feed.run_id)
-            if lease is not None and (lease.work or {}).get("webhook"):
-                self.told.set()
 
     async def _claimed(self, feed: Feed, tenant: int) -> Lease | None:
         """Wait for the thread's earlier turns; None when another process has finished this one meanwhile."""

@@ -41,5 +41,16 @@ def configure(*, readable: bool, level: str = "info", content: bool = False) -> 
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "psycopg.pool", "alembic", "urllib3", "huggingface_hub"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "psycopg.pool",
+        "alembic",
+        "urllib3",
+        "huggingface_hub",
+        "procrastinate",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # How jobs end is told by records/jobs.py; of its own worker the library still says what breaks.
+    logging.getLogger("procrastinate.worker").setLevel(logging.CRITICAL)
+    logging.getLogger("procrastinate.worker.worker").setLevel(logging.WARNING)

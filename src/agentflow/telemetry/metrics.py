@@ -50,6 +50,7 @@ class Metrics:
     streams: Gauge = field(init=False)
     queue: Gauge = field(init=False)
     queue_age: Gauge = field(init=False)
+    jobs: Gauge = field(init=False)
     outbox: Gauge = field(init=False)
     outbox_age: Gauge = field(init=False)
     checkpoint_bytes: Gauge = field(init=False)
@@ -167,6 +168,7 @@ def _made(registry: CollectorRegistry) -> dict[str, Histogram | Counter | Gauge]
         "streams": gauge("streams_open", "Event streams being read", "door"),
         "queue": gauge("runs", "Runs that are open", "status"),
         "queue_age": gauge("runs_oldest_seconds", "Age of the oldest open run", "status"),
+        "jobs": gauge("jobs", "Jobs in the background; failed ones were given up", "name", "status"),
         "outbox": gauge("outbox", "What the outbox owes", "kind"),
         "outbox_age": gauge("outbox_oldest_seconds", "Age of the oldest owed thing", "kind"),
         "checkpoint_bytes": gauge("checkpoint_bytes", "Size of LangGraph's checkpoints"),

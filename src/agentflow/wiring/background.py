@@ -9,9 +9,11 @@ from functools import partial
 import structlog
 
 from agentflow.errors import AgentflowError
+from agentflow.records.jobs import Later
 from agentflow.records.outbox import Outbox
 from agentflow.records.signals import Signals
 from agentflow.runs.summarizer import Summarizer
+from agentflow.turn import Json
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.reload import Rereading
 from agentflow.wiring.services import Services, assembled
@@ -20,6 +22,10 @@ log = structlog.get_logger(__name__)
 LOOK = 3.0
 """Seconds that the start looks at an engine."""
 BATCH = 64
+PAUSE = 5.0
+"""Seconds until an embedder that refuses is asked again."""
+EMBED = "embed"
+MINUTE = "* * * * *"
 GATHER = 0.25
 """Seconds between being woken and working: turns come first, and several owe more than one."""
 
@@ -46,7 +52,7 @@ async def _settled_in(services: Services) -> None:
 
 
 async def _in_background(stack: AsyncExitStack, services: Services, place: Place) -> None:
-    """The janitor, the relay, the sweep and the reader of the file; turns end before these do."""
+    """What each process does for itself; turns end before it does. What one does for all is a job."""
     worker = services.worker
     signals = Signals(services.connections.dsn, worker.heard, worker.wakes.everybody)
     rereading = Rereading(services, place)
@@ -55,23 +61,14 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
         asyncio.create_task(signals.listen(), name="signals"),
         *await _jobs(stack, services),
-        asyncio.create_task(
-            _again(partial(_paid, services.outbox), every=5.0, wake=services.owed), name="relay"
-        ),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
-        asyncio.create_task(_again(services.indexes.grow, every=60.0), name="indexes"),
-        asyncio.create_task(_again(services.memories.retention.sweep, every=3600.0), name="retention"),
         asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),
         asyncio.create_task(
             _again(services.keeper.reconcile, every=15.0, wake=services.keeper.troubled), name="reconcile"
         ),
-        asyncio.create_task(_again(services.callbacks.deliver, every=0.5), name="callbacks"),
         asyncio.create_task(_again(services.watching.look, every=5.0), name="memory of the machine"),
         asyncio.create_task(_again(rereading.look, every=1.0), name="file"),
     ]
-    if services.settings.memory.summaries:
-        summarizer = Summarizer(services.memories.summaries, services.engine, lambda: not worker.tasks)
-        loops.append(asyncio.create_task(_again(summarizer.sum_up, every=60.0), name="summaries"))
 
     async def stop() -> None:
         await services.worker.close(grace=services.settings.server.drain)
@@ -83,25 +80,43 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
 
 
 async def _jobs(stack: AsyncExitStack, services: Services) -> list[asyncio.Task[None]]:
-    """Crons, webhooks and what else is kept as jobs; runs that end wake the webhooks."""
+    """The library's worker, and what it is to do for all processes: callbacks and crons are named elsewhere."""
     jobs, served = services.served.jobs, services.served
+    jobs.on(EMBED, partial(_paid, services.outbox))
+    jobs.every(MINUTE, "owed", partial(_asked, services))
+    jobs.every(MINUTE, "crons", served.clock.sweep)
+    jobs.every(MINUTE, "indexes", services.indexes.grow)
+    jobs.every(MINUTE, "summaries", partial(_summed_up, services))
+    jobs.every("*/5 * * * *", "tidy", served.tidy)
+    jobs.every("*/10 * * * *", "retention", services.memories.retention.sweep)
     await jobs.open()
     stack.push_async_callback(jobs.close)
+    if services.settings.postgres.url is None:
+        await jobs.revive(alone=True)
     return [
         asyncio.create_task(_again(jobs.run, every=1.0), name="jobs"),
-        asyncio.create_task(_again(jobs.revive, every=60.0), name="revive"),
-        asyncio.create_task(_again(served.clock.sweep, every=60.0), name="crons"),
-        asyncio.create_task(
-            _again(served.webhooks.owed, every=5.0, wake=services.worker.told), name="webhooks"
-        ),
-        asyncio.create_task(_again(served.tidy, every=300.0), name="tidy"),
+        asyncio.create_task(_again(jobs.revive, every=20.0), name="revive"),
+        asyncio.create_task(_again(partial(_asked, services), every=600.0, wake=services.owed), name="owed"),
     ]
 
 
-async def _paid(outbox: Outbox) -> None:
-    """Batch after batch while whole ones are owed, as after a large document; turns come in between."""
+async def _asked(services: Services) -> None:
+    """A job for what memories are owed; one waits at a time, and one is done at a time for each process that asks."""
+    await services.served.jobs.defer(EMBED, {}, once=services.ledger.worker)
+
+
+async def _paid(outbox: Outbox, _payload: Json) -> None:
+    """Batch after batch while whole ones are owed, as after a large document; turns come in between. Raises Later."""
     while await outbox.drain(limit=BATCH) >= BATCH:  # noqa: ASYNC110 - what is owed grows in the database
         await asyncio.sleep(GATHER)
+    if await outbox.put_off():
+        raise Later("The embedder refuses.", pause=PAUSE)
+
+
+async def _summed_up(services: Services) -> None:
+    if services.settings.memory.summaries:
+        worker = services.worker
+        await Summarizer(services.memories.summaries, services.engine, lambda: not worker.tasks).sum_up()
 
 
 async def _again(

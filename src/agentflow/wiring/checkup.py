@@ -210,6 +210,11 @@ def _judged(found: Condition) -> Iterator[Row]:
         )
     elif found.at is not None:
         yield Row("row security", "ok", "forced on every table")
+    if found.given_up:
+        told = "; ".join(f"{number} x {name}, {reason}" for name, reason, number in found.given_up)
+        yield Row(
+            "jobs", "warning", f"given up: {told}", "GET /turns/ID tells which; they are kept for 30 days"
+        )
 
 
 async def _engine(place: Place) -> Sequence[Row]:

@@ -16,6 +16,7 @@ from agentflow.errors import ConfigError
 from agentflow.protocols import Owner
 from agentflow.records.assistants import Assistants
 from agentflow.records.branches import Threaded
+from agentflow.records.callbacks import CallbackRecords
 from agentflow.records.checkpoints import Checkpoints
 from agentflow.records.connections import Connections
 from agentflow.records.crons import Crons
@@ -27,7 +28,8 @@ from agentflow.records.rights import Owner as Rightful
 from agentflow.records.runs import Runs
 from agentflow.records.store import UserStore
 from agentflow.records.thread_rows import ThreadRows
-from agentflow.runs import clock, webhooks
+from agentflow.runs import callbacks, clock, webhooks
+from agentflow.runs.callbacks import Callbacks, Post
 from agentflow.runs.clock import Clock
 from agentflow.runs.conversation import Conversation
 from agentflow.runs.graphs import GraphRuns
@@ -62,12 +64,13 @@ class Served:
     forgetting: Forgetting
     jobs: Jobs
     clock: Clock
-    webhooks: Webhooks
+    callbacks: Callbacks
     beside: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def tidy(self) -> None:
-        """Remove what is over: threads whose time has come, logs of a day ago. Raises DatabaseDown."""
+        """Remove what is over: threads whose time has come, logs of a day ago, old failures. Raises DatabaseDown."""
         await self.worker.forget_events()
+        await self.jobs.tidy()
         for thread_id, action, owner in await self.threads.expired(limit=100):
             if action == "keep_latest":
                 await self.checkpoints.keep_latest(owner, [thread_id])
@@ -86,14 +89,14 @@ def served(
     make_worker: Callable[[ProtocolRuns], Worker],
     secret: str | None,
 ) -> Served:
-    """The protocol over one database; turns and runs share the worker. `secret` signs webhooks."""
+    """The protocol over one database; turns and runs share the worker and the jobs. `secret` signs callbacks."""
     threads, checkpoints = ThreadRows(connections), Checkpoints(connections)
     conversation = Conversation(threads.said, threads.said_ever, Threaded(connections))
     runs = Runs(connections, decide, ledger.worker, ledger.lease, ledger.pause)
     store = partial(UserStore, connections)
     graphs = GraphRuns(registry, runs, checkpoints.saver, store, checkpoints.drop_run, conversation)
     system = {assistant_of(graph): graph for graph in registry.ids}
-    jobs, crons = Jobs(connections.dsn), Crons(connections)
+    jobs, crons, post = Jobs(connections.dsn), Crons(connections), Post(egress, secret)
 
     async def begin(cron: Json) -> None:
         body = RunWanted.model_validate({**cron["payload"], "assistant_id": cron["assistant_id"]})
@@ -122,11 +125,12 @@ def served(
         forgetting=Forgetting(connections),
         jobs=jobs,
         clock=Clock(crons, jobs, begin),
-        webhooks=Webhooks(runs, egress, jobs, values, secret),
+        callbacks=Callbacks(CallbackRecords(connections), post, jobs),
         worker=make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes())),
     )
     jobs.on(clock.JOB, found.clock.strike)
-    jobs.on(webhooks.JOB, found.webhooks.deliver)
+    jobs.on(callbacks.JOB, found.callbacks.deliver)
+    jobs.on(webhooks.JOB, Webhooks(runs, post, values).deliver)
     return found
 
 

@@ -18,7 +18,6 @@ from agentflow.egress import Egress
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
-from agentflow.records.callbacks import CallbackRecords
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.conversations import Conversations
@@ -37,7 +36,6 @@ from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
-from agentflow.runs.callbacks import Callbacks
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry
 from agentflow.runs.worker import Most, Worker
@@ -83,7 +81,6 @@ class Services:
     indexes: VectorIndexes
     memory_check: MemoryCheck
     egress: Egress
-    callbacks: Callbacks
     memories: Memories
     metrics: Metrics
     figures: Figures
@@ -200,7 +197,6 @@ async def _services(
         memory_check=MemoryCheck(connections, scopes, places),
         indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
-        callbacks=Callbacks(CallbackRecords(connections), egress, secret),
         memories=Memories.over(connections, scopes, settings.memory),
         owed=owed,
         metrics=metrics,

@@ -1,0 +1,204 @@
+"""Jobs: made with the end of a turn, done once by one of several, given back by the dead, kept when given up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from agentflow.fakes.embedder import FakeEmbedder
+from agentflow.protocols import Outcome, Request
+from agentflow.records.checkup import condition
+from agentflow.records.connections import Connections, open_connections
+from agentflow.records.jobs import GivenUp, Jobs, Later
+from agentflow.records.ledger import PostgresLedger
+from agentflow.records.scopes import Scopes
+from agentflow.wiring.checkup import _judged
+
+USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
+HOOK = "https://hooks.example/"
+
+
+@pytest.fixture
+async def connections(database: str) -> AsyncIterator[Connections]:
+    opened = await open_connections(database, size=4)
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def working(*several: Jobs) -> AsyncIterator[None]:
+    """Workers at work."""
+    for jobs in several:
+        await jobs.open()
+    tasks = [asyncio.create_task(jobs.run()) for jobs in several]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for jobs in several:
+            await jobs.close()
+
+
+@asynccontextmanager
+async def opened(jobs: Jobs) -> AsyncIterator[Jobs]:
+    await jobs.open()
+    try:
+        yield jobs
+    finally:
+        await jobs.close()
+
+
+async def true(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not fact():  # noqa: ASYNC110 - it looks at the database
+            await asyncio.sleep(0.01)
+
+
+def listed(database: str) -> list[tuple]:
+    with psycopg.connect(database) as connection:
+        rows = connection.execute(
+            "select task_name, status::text, args from jobs.procrastinate_jobs order by id"
+        )
+        return rows.fetchall()
+
+
+def ledger_over(connections: Connections) -> PostgresLedger:
+    scopes = Scopes(connections, {}, FakeEmbedder.id, FakeEmbedder.dim)
+    return PostgresLedger(connections, scopes, worker="test")
+
+
+async def ended(connections: Connections, webhook: str | None) -> str:
+    ledger = ledger_over(connections)
+    lease = (await ledger.accept(Request(text="hi", webhook=webhook))).lease
+    assert lease is not None
+    await ledger.finish(lease, Outcome("hi", {}, None, None, USAGE, 1))
+    return lease.run_id
+
+
+async def test_the_end_of_a_turn_is_the_job_s_beginning(database: str, connections: Connections) -> None:
+    run = await ended(connections, HOOK)
+    await ended(connections, None)
+    assert listed(database) == [("callback", "todo", {"run": run})]
+
+
+async def test_a_turn_that_does_not_end_owes_nobody_a_call(database: str, connections: Connections) -> None:
+    ledger = ledger_over(connections)
+    lease = (await ledger.accept(Request(text="hi", webhook=HOOK))).lease
+    assert lease is not None
+    await ledger.fail(lease, {"error": "Interrupted"}, final=False)
+    assert listed(database) == []
+    await ledger.fail((await ledger.claim(lease.run_id)) or lease, {"error": "EngineDown"}, final=True)
+    assert [name for name, *_ in listed(database)] == ["callback"]
+
+
+async def test_two_workers_do_each_job_once(database: str) -> None:
+    done: list[str] = []
+
+    async def note(payload: dict) -> None:
+        done.append(payload["run"])
+
+    first, second = Jobs(database), Jobs(database)
+    for jobs in (first, second):
+        jobs.on("callback", note)
+    async with working(first, second):
+        for number in range(20):
+            await first.defer("callback", {"run": str(number)}, once=str(number))
+        await true(lambda: len(done) >= 20 and not listed(database))
+    assert sorted(done, key=int) == [str(number) for number in range(20)]
+
+
+async def test_what_one_does_for_all_is_done_by_one(database: str) -> None:
+    done: list[int] = []
+
+    def sweep(which: int) -> Callable:
+        async def work() -> None:
+            done.append(which)
+
+        return work
+
+    several = [Jobs(database) for _ in range(3)]
+    for which, jobs in enumerate(several):
+        jobs.every("0 0 1 1 *", "never", sweep(9))
+        jobs.every("*/10 * * * *", "sweep", sweep(which))
+    async with working(*several):
+        await true(lambda: len(done) >= 1 and not listed(database))
+    assert len(done) == 1
+
+
+async def test_a_job_goes_on_where_it_was_put_off(database: str) -> None:
+    seen: list[dict] = []
+
+    async def reluctant(payload: dict) -> None:
+        seen.append(payload)
+        if len(seen) == 1:
+            raise Later("HTTP 503", pause=0, noted={"tries": 4})
+
+    jobs = Jobs(database)
+    jobs.on("callback", reluctant)
+    async with working(jobs):
+        await jobs.defer("callback", {"run": "a"}, once="a")
+        await true(lambda: len(seen) == 2 and not listed(database))
+    assert seen == [{"run": "a"}, {"run": "a", "tries": 4, "reason": "HTTP 503"}]
+
+
+async def test_what_was_given_up_stays_with_its_reason_and_the_doctor_tells(database: str) -> None:
+    async def never(_payload: dict) -> None:
+        raise GivenUp("HTTP 404", noted={"tries": 1})
+
+    jobs = Jobs(database)
+    jobs.on("callback", never)
+    async with working(jobs):
+        await jobs.defer("callback", {"run": "a"}, once="a")
+        await true(lambda: [status for _, status, _ in listed(database)] == ["failed"])
+        trouble = await jobs.trouble("callback", "run", "a")
+        assert trouble == {"status": "given up", "tries": 1, "reason": "HTTP 404", "next": None}
+        assert await jobs.trouble("callback", "run", "b") is None
+        assert await jobs.counted() == {("callback", "failed"): 1}
+    (row,) = [row for row in _judged(await condition(database)) if row.what == "jobs"]
+    assert (row.verdict, row.found) == ("warning", "given up: 1 x callback, HTTP 404")
+
+
+@pytest.mark.parametrize(
+    ("age", "alone", "given_back"), [("1 second", True, 1), ("1 second", False, 0), ("1 minute", False, 1)]
+)
+async def test_the_jobs_of_the_dead_are_given_back(
+    database: str, age: str, alone: bool, given_back: int
+) -> None:
+    with psycopg.connect(database, options="-c search_path=jobs") as connection:
+        worker = connection.execute(
+            "insert into procrastinate_workers (last_heartbeat) values (now() - %s::interval) returning id",
+            (age,),
+        ).fetchone()
+        connection.execute(
+            "insert into procrastinate_jobs (queue_name, task_name, status, worker_id, args) "
+            "values ('default', 'callback', 'doing', %s, %s)",
+            (*(worker or ()), Jsonb({"run": "a"})),
+        )
+    async with opened(Jobs(database)) as jobs:
+        assert await jobs.revive(alone=alone) == given_back
+    assert [status for _, status, _ in listed(database)] == ["todo" if given_back else "doing"]
+
+
+async def test_a_job_whose_end_could_not_be_written_is_done_again(database: str) -> None:
+    done: list[dict] = []
+
+    async def work(payload: dict) -> None:
+        done.append(payload)
+
+    jobs = Jobs(database)
+    jobs.on("callback", work)
+    async with working(jobs):
+        await jobs.defer("callback", {"run": "a"}, once="a")
+        await true(lambda: len(done) == 1 and not listed(database))
+        with psycopg.connect(database, options="-c search_path=jobs") as connection:
+            connection.execute(
+                "insert into procrastinate_jobs (queue_name, task_name, status, worker_id, args) "
+                "values ('default', 'callback', 'doing', %s, '{}')",
+                (jobs.worker,),
+            )
+        assert [await jobs.revive(), await jobs.revive()] == [0, 1]
