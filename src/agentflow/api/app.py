@@ -24,6 +24,7 @@ from agentflow.api import (
 )
 from agentflow.api.keys import gate, must_show
 from agentflow.api.limits import Impatient, ReadableRefusal
+from agentflow.api.openapi import describe
 from agentflow.api.watch import Watch
 from agentflow.wiring import Services
 
@@ -44,6 +45,7 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     app.include_router(invoke.router)
     app.include_router(routing.router)
+    app.include_router(routing.of_threads)
     app.include_router(residency.router)
     larger = APIRouter(max_body_size=services.settings.memory.upload_limit)
     for uploads in (memory.uploads, documents.uploads):
@@ -58,6 +60,7 @@ def create(services: Services) -> ASGIApp:
     app.include_router(watch.router)
     for router in protocol.routers():
         app.include_router(router)
+    describe(app)
     problems.install(app)
     listening.install(app)
     origins.guard(app, server.origins)

@@ -45,7 +45,7 @@ class Invocation(BaseModel):
     )
 
 
-@router.post("/invoke", response_model=None, summary="One turn of a conversation")
+@router.post("/invoke", response_model=None, summary="One turn of a conversation", responses=sse.TOO)
 async def invoke(
     body: Invocation,
     request: Request,

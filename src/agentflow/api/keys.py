@@ -9,10 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentflow.api.places import door
 from agentflow.api.problems import problem
 from agentflow.api.quota import Quota
 from agentflow.api.tokens import Tokens
@@ -125,7 +123,7 @@ class Gate:
                 if upgrade:
                     await send({"type": "websocket.close", "code": 4401, "reason": error.message[:120]})
                 else:
-                    await _refused(request, error)(scope, receive, send)
+                    await problem(error, path=scope["path"])(scope, receive, send)
                 return
             await self.app(scope, receive, send)
 
@@ -197,17 +195,6 @@ def must_show(settings: Settings) -> bool:
     """Whether the settings alone demand a credential."""
     server = settings.server
     return server.api_key is not None or settings.access.tokens is not None or not server.on_loopback
-
-
-def _refused(request: Request, error: AgentflowError) -> Response:
-    """In the door's own shape."""
-    answer = problem(error)
-    if door(request.url.path) != "protocol":
-        return answer
-    kept = {
-        name: value for name, value in answer.headers.items() if name in ("www-authenticate", "retry-after")
-    }
-    return JSONResponse({"detail": error.message}, answer.status_code, kept)
 
 
 def shown(request: Request) -> str:

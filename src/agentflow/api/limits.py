@@ -6,38 +6,52 @@ import json
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentflow.api.problems import in_shape
+
 log = structlog.get_logger(__name__)
 
 
 class ReadableRefusal:
-    """Rewrites the framework's plain 413 into the one shape of errors."""
+    """Rewrites what the framework refuses in plain text into the shape that the door's clients know."""
 
     def __init__(self, app: ASGIApp, *, body_limit: int) -> None:
         self.app = app
-        message = (
+        too_large = (
             f"The body is over its limit: server.body_limit = {body_limit} bytes, or memory.upload_limit where files "
             "are sent. Send less, or raise the limit."
         )
-        self.body = json.dumps({"error": "TooLarge", "message": message}).encode()
+        other_name = (
+            "The request names another host; access.hosts lists the names by which this server is called."
+        )
+        self.told = {
+            413: {"error": "TooLarge", "message": too_large},
+            400: {"error": "HTTP", "message": other_name},
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; only a plain 413 is changed."""
-        refused = False
+        """Pass everything on; only plain refusals are changed."""
+        refusal = b""
 
         async def tell(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] == 413:
-                refused = dict(message["headers"]).get(b"content-type") != b"application/json"
-            if not refused:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and _is_plain(message):
+                told = self.told.get(message["status"])
+                refusal = json.dumps(in_shape(scope["path"], told)).encode() if told else b""
+            if not refusal:
                 await send(message)
             elif message["type"] == "http.response.start":
-                length = str(len(self.body)).encode()
+                length = str(len(refusal)).encode()
                 headers = [(b"content-type", b"application/json"), (b"content-length", length)]
                 await send({**message, "headers": headers})
             else:
-                await send({**message, "body": b"" if message.get("more_body") else self.body})
+                await send({**message, "body": b"" if message.get("more_body") else refusal})
 
         await self.app(scope, receive, tell)
+
+
+def _is_plain(start: Message) -> bool:
+    kind: bytes = dict(start["headers"]).get(b"content-type", b"")
+    return not kind.startswith(b"application/json")
 
 
 class Impatient:

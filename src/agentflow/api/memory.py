@@ -34,6 +34,12 @@ def owner(request: Request) -> Owner:
 Mine = Annotated[Owner, Depends(owner)]
 
 
+class Lines(StreamingResponse):
+    """One JSON object per line."""
+
+    media_type = "application/x-ndjson"
+
+
 class Listing(BaseModel):
     """Which memories to list; what is left out does not matter."""
 
@@ -149,10 +155,8 @@ async def receipt(number: UUID, request: Request, mine: Mine) -> Json:
     return found[0]
 
 
-@router.get("/export", summary="Take along", response_class=StreamingResponse)
-async def export(
-    request: Request, mine: Mine, collection: Annotated[str | None, Query()] = None
-) -> StreamingResponse:
+@router.get("/export", summary="Take along", response_class=Lines)
+async def export(request: Request, mine: Mine, collection: Annotated[str | None, Query()] = None) -> Lines:
     """The caller's memories, oldest first, then documents, a line before those of its chunks; no vectors.
 
     Everybody's documents come along with a key of the scope `admin`.
@@ -163,10 +167,14 @@ async def export(
         async for one in portable.export(mine, collection):
             yield as_line(one)
 
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    return Lines(lines())
 
 
-@uploads.post("/import", summary="Bring along")
+@uploads.post(
+    "/import",
+    summary="Bring along",
+    openapi_extra={"requestBody": {"content": {Lines.media_type: {"schema": {"type": "string"}}}}},
+)
 async def take(request: Request, mine: Mine) -> Json:
     """Lines as exported; what is there already stays as it is. A broken import goes on when it is sent again."""
     services = services_of(request)

@@ -8,6 +8,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
+from agentflow.api.problems import in_shape
+
 STUDIO = "https://smith.langchain.com"
 """Where LangGraph Studio is served from."""
 EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-next", "retry-after"]
@@ -26,7 +28,7 @@ def guard(app: FastAPI, origins: tuple[str, ...]) -> None:
             return await go_on(request)
         origin = request.headers.get("origin", "")
         message = f"Pages of {origin[:200]} may not use this server; server.origins lists those that may."
-        return JSONResponse({"error": "Forbidden", "message": message, "detail": message}, 403)
+        return JSONResponse(in_shape(request.url.path, {"error": "Forbidden", "message": message}), 403)
 
     app.middleware("http")(check)
 

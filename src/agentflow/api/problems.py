@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agentflow import errors
+from agentflow.api.places import tells_detail
 from agentflow.runs.worker import as_json
 from agentflow.turn import Json
 
@@ -47,30 +48,36 @@ def status(error: errors.AgentflowError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(error: errors.AgentflowError, run_id: str | None = None) -> JSONResponse:
+def problem(error: errors.AgentflowError, run_id: str | None = None, *, path: str = "") -> JSONResponse:
     """The answer to a request that failed; `run_id` names the turn it left in the ledger."""
     headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     body = as_json(error) if run_id is None else {**as_json(error), "run_id": run_id}
-    return JSONResponse(body, status(error), headers)
+    return JSONResponse(in_shape(path, body), status(error), headers)
+
+
+def in_shape(path: str, told: Json) -> Json:
+    """An error as clients of the door at `path` know them; /v1 is left to its own wrapper."""
+    return {"detail": told["message"]} if tells_detail(path) else told
 
 
 def install(app: FastAPI) -> None:
     """Every error of this app leaves in the one shape."""
 
-    async def ours(_request: Request, error: Exception) -> JSONResponse:
-        return problem(
-            error if isinstance(error, errors.AgentflowError) else errors.AgentflowError(str(error))
-        )
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        known = error if isinstance(error, errors.AgentflowError) else errors.AgentflowError(str(error))
+        return problem(known, path=request.url.path)
 
-    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         details = error.errors() if isinstance(error, RequestValidationError) else []
-        return JSONResponse(_explained(details[0] if details else {}), 422)
+        return JSONResponse(in_shape(request.url.path, _explained(details[0] if details else {})), 422)
 
-    async def http(_request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error.__cause__, errors.AgentflowError):
-            return problem(error.__cause__)  # FastAPI wraps what reading the body has raised
+            return problem(
+                error.__cause__, path=request.url.path
+            )  # FastAPI wraps what reading the body has raised
         code = error.status_code if isinstance(error, HTTPException) else 500
         message = {
             400: "The body is not JSON in UTF-8.",
@@ -78,13 +85,12 @@ def install(app: FastAPI) -> None:
             405: "This address exists, but not for this method; /docs lists what there is.",
             413: "The body is over server.body_limit.",
         }.get(code, str(getattr(error, "detail", error)))
-        return JSONResponse({"error": "HTTP", "message": message}, code)
+        return JSONResponse(in_shape(request.url.path, {"error": "HTTP", "message": message}), code)
 
     async def broken(request: Request, error: Exception) -> JSONResponse:
         log.error("request broke", path=request.url.path, exc_info=error)
-        return JSONResponse(
-            {"error": "Internal", "message": "Something broke inside agentflow; its log says what."}, 500
-        )
+        told = {"error": "Internal", "message": "Something broke inside agentflow; its log says what."}
+        return JSONResponse(in_shape(request.url.path, told), 500)
 
     app.add_exception_handler(errors.AgentflowError, ours)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.invoke import checked
 from agentflow.api.keys import caller
+from agentflow.api.protocol.wire import ProtocolRoute
 from agentflow.errors import UnknownRole
 from agentflow.routing.select import BASE, wanted
 from agentflow.runs.preview import alone, preview
@@ -16,6 +17,8 @@ from agentflow.turn import Json
 from agentflow.wiring import Services
 
 router = APIRouter(route_class=DoorRoute)
+of_threads = APIRouter(route_class=ProtocolRoute, tags=["threads"])
+"""What lies below the LangGraph Server's addresses refuses as that does."""
 HISTORY = 10
 RoleOrNone = Annotated[str | None, Field(max_length=128, description="A role's name; null or base: none.")]
 
@@ -128,7 +131,7 @@ async def review(number: Number, body: Review, request: Request) -> Json:
     return stored
 
 
-@router.put("/threads/{thread_id}/role", summary="Pin a role to a thread")
+@of_threads.put("/threads/{thread_id}/role", summary="Pin a role to a thread")
 async def pin(thread_id: UUID, body: Pin, request: Request) -> Json:
     """Later messages of the thread get this role unless another is asked for; null takes the pin away."""
     services = _services(request)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow.api.bodies import DoorRoute
@@ -51,7 +51,7 @@ class Watch:
             self.metrics.requests.labels(name, status).observe(time.perf_counter() - began)
 
 
-@router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
+@router.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
 async def metrics(request: Request) -> Response:
     """What this process counted, and what the database holds for all of them."""
     services: Services = request.app.state.services

@@ -24,7 +24,7 @@ router = APIRouter(route_class=DoorRoute)
 NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0}
 
 
-@router.post("/chat/completions", response_model=None, summary="A chat completion")
+@router.post("/chat/completions", response_model=None, summary="A chat completion", responses=sse.TOO)
 async def completions(
     body: ChatBody,
     request: Request,

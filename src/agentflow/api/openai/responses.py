@@ -19,7 +19,7 @@ from agentflow.wiring import Services
 router = APIRouter(route_class=DoorRoute)
 
 
-@router.post("/responses", response_model=None, summary="A response")
+@router.post("/responses", response_model=None, summary="A response", responses=sse.TOO)
 async def responses(
     body: ResponsesBody,
     request: Request,

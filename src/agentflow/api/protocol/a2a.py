@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from agentflow import __version__
 from agentflow.api.protocol.assistants import assistant
-from agentflow.api.protocol.jsonrpc import INTERNAL, INVALID, PARAMS, UNKNOWN, Call, error, result
+from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, error, result
 from agentflow.api.protocol.runs import begun, owned_run
 from agentflow.api.protocol.runs import result as values_of
 from agentflow.api.protocol.stream import sse
@@ -72,6 +72,7 @@ async def card(request: Request, assistant_id: str = "agent") -> Response:
     "/a2a/{assistant_id}",
     summary="A2A: messages and tasks",
     response_model=None,
+    responses=BROKEN,
     openapi_extra=described(Call),
 )
 async def a2a(request: Request, assistant_id: str) -> Response:

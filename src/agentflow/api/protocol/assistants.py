@@ -115,7 +115,7 @@ async def create(request: Request) -> Response:
     "/assistants/search",
     summary="Find assistants",
     response_model=None,
-    openapi_extra=described(AssistantsWanted),
+    openapi_extra=described(AssistantsWanted, needed=False),
 )
 async def search(request: Request) -> Response:
     body = await optional(request, AssistantsWanted)
@@ -136,7 +136,7 @@ async def search(request: Request) -> Response:
     "/assistants/count",
     summary="How many there are",
     response_model=None,
-    openapi_extra=described(AssistantsWanted),
+    openapi_extra=described(AssistantsWanted, needed=False),
 )
 async def count(request: Request) -> Response:
     body = await optional(request, AssistantsWanted)
@@ -181,7 +181,7 @@ async def delete(request: Request, assistant_id: str) -> Response:
     "/assistants/{assistant_id}/versions",
     summary="Its versions, newest first",
     response_model=None,
-    openapi_extra=described(VersionsWanted),
+    openapi_extra=described(VersionsWanted, needed=False),
 )
 async def versions(request: Request, assistant_id: str) -> Response:
     body = await optional(request, VersionsWanted)

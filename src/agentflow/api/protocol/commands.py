@@ -29,6 +29,7 @@ from agentflow.api.protocol.wire import (
     uuid_of,
     who,
 )
+from agentflow.api.sse import Events
 from agentflow.errors import AgentflowError, BadInput
 from agentflow.runs.encoding import encoded
 from agentflow.runs.events import Behind
@@ -78,6 +79,7 @@ def log_of(request: Any, thread_id: str) -> ThreadLog:
     "/threads/{thread_id}/commands",
     summary="A command to a thread",
     response_model=None,
+    responses={400: {"description": "No command."}},
     openapi_extra=described(Command),
 )
 async def command(request: Request, thread_id: str) -> Response:
@@ -164,6 +166,7 @@ def _code(error: AgentflowError) -> str:
     "/threads/{thread_id}/stream/events",
     summary="A thread's numbered events",
     response_model=None,
+    response_class=Events,
     openapi_extra=described(Subscription),
 )
 async def events(request: Request, thread_id: str) -> Response:

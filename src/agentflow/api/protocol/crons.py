@@ -113,7 +113,10 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 @router.post(
-    "/runs/crons/search", summary="Find crons", response_model=None, openapi_extra=described(CronsWanted)
+    "/runs/crons/search",
+    summary="Find crons",
+    response_model=None,
+    openapi_extra=described(CronsWanted, needed=False),
 )
 async def search(request: Request) -> Response:
     body = await optional(request, CronsWanted)
@@ -129,7 +132,7 @@ async def search(request: Request) -> Response:
     "/runs/crons/count",
     summary="How many there are",
     response_model=None,
-    openapi_extra=described(CronsWanted),
+    openapi_extra=described(CronsWanted, needed=False),
 )
 async def count(request: Request) -> Response:
     body = await optional(request, CronsWanted)

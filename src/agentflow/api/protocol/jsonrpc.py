@@ -10,6 +10,10 @@ from agentflow.turn import Json
 INVALID, UNKNOWN, PARAMS, INTERNAL = -32600, -32601, -32602, -32603
 
 
+BROKEN: dict[int | str, dict[str, Any]] = {400: {"description": "No JSON-RPC: the error has no id."}}
+"""For the OpenAPI document."""
+
+
 class Call(Given):
     """A request; without `id` it is a notification, which has no answer."""
 

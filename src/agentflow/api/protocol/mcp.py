@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from agentflow import __version__
 from agentflow.api.protocol.assistants import schema_of_input
-from agentflow.api.protocol.jsonrpc import INTERNAL, INVALID, PARAMS, UNKNOWN, Call, error, result
+from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, error, result
 from agentflow.api.protocol.runs import finished
 from agentflow.api.protocol.wire import ProtocolRoute, described, owner, raw, services, shaped
 from agentflow.errors import AgentflowError, BadInput
@@ -18,6 +18,7 @@ from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
 from agentflow.wiring import Services
 
+NOTED: dict[int | str, dict[str, Any]] = {202: {"description": "A notification: there is no answer."}}
 router = APIRouter(route_class=ProtocolRoute, tags=["mcp"])
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 MOST = 50
@@ -52,7 +53,13 @@ SEARCH: Json = {
 }
 
 
-@router.post("/mcp", summary="MCP: tools over JSON-RPC", response_model=None, openapi_extra=described(Call))
+@router.post(
+    "/mcp",
+    summary="MCP: tools over JSON-RPC",
+    response_model=None,
+    responses=BROKEN | NOTED,
+    openapi_extra=described(Call),
+)
 async def mcp(request: Request) -> Response:
     try:
         found = await raw(request)

@@ -100,7 +100,12 @@ async def _created(request: Request, thread_id: str | None) -> Response:
     return answer(run, headers=headers)
 
 
-@router.post("/runs/batch", summary="Begin several, each without a thread", response_model=None)
+@router.post(
+    "/runs/batch",
+    summary="Begin several, each without a thread",
+    response_model=None,
+    openapi_extra=described(RunWanted, several=True),
+)
 async def batch(request: Request) -> Response:
     bodies = await raw(request)
     if not isinstance(bodies, list) or len(bodies) > BATCH:

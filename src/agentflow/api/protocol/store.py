@@ -31,7 +31,7 @@ class NewItem(Given):
     namespace: list[str] = Field(min_length=1, max_length=DEPTH)
     key: str = Field(min_length=1, max_length=512)
     value: Json
-    ttl: float | None = Field(None, gt=0, le=60 * 24 * 3650, description="Minutes.")
+    ttl: float | None = Field(None, ge=0.001, le=60 * 24 * 3650, description="Minutes.")
     index: Literal[False] | list[str] | None = None
 
 
@@ -115,7 +115,10 @@ async def delete(request: Request) -> Response:
 
 
 @router.post(
-    "/store/items/search", summary="Find items", response_model=None, openapi_extra=described(ItemsWanted)
+    "/store/items/search",
+    summary="Find items",
+    response_model=None,
+    openapi_extra=described(ItemsWanted, needed=False),
 )
 async def search(request: Request) -> Response:
     body = await optional(request, ItemsWanted)
@@ -137,7 +140,7 @@ async def search(request: Request) -> Response:
     "/store/namespaces",
     summary="Which namespaces there are",
     response_model=None,
-    openapi_extra=described(NamespacesWanted),
+    openapi_extra=described(NamespacesWanted, needed=False),
 )
 async def namespaces(request: Request) -> Response:
     body = await optional(request, NamespacesWanted)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from agentflow.api.protocol.runs import (
     KEEP_ALIVE,
@@ -17,13 +17,13 @@ from agentflow.api.protocol.runs import (
 )
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import ProtocolRoute, described, given, owner, services, uuid_of
+from agentflow.api.sse import HEADERS, Events
 from agentflow.runs.events import Behind, Event, Stream, seq_of
 from agentflow.runs.feed import Feed
 from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["runs"])
-SSE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 HEARTBEAT = b": heartbeat\n\n"
 
 
@@ -31,6 +31,7 @@ HEARTBEAT = b": heartbeat\n\n"
     "/threads/{thread_id}/runs/stream",
     summary="Run, and stream its events",
     response_model=None,
+    response_class=Events,
     openapi_extra=described(RunWanted),
 )
 async def stream(request: Request, thread_id: str) -> Response:
@@ -41,6 +42,7 @@ async def stream(request: Request, thread_id: str) -> Response:
     "/runs/stream",
     summary="Run without a thread, and stream its events",
     response_model=None,
+    response_class=Events,
     openapi_extra=described(RunWanted),
 )
 async def stream_stateless(request: Request) -> Response:
@@ -76,7 +78,12 @@ async def _again(request: Request, run: Json, feed: Feed, *, cancels: bool) -> A
     yield framed(told.events, ids=False)
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/stream", summary="Join a run's events", response_model=None)
+@router.get(
+    "/threads/{thread_id}/runs/{run_id}/stream",
+    summary="Join a run's events",
+    response_model=None,
+    response_class=Events,
+)
 async def joined(
     request: Request, thread_id: str, run_id: str, *, cancel_on_disconnect: bool = False
 ) -> Response:
@@ -95,7 +102,7 @@ async def joined(
 
 def sse(events: AsyncIterator[bytes], headers: dict[str, str]) -> Response:
     """A stream of server-sent events."""
-    return StreamingResponse(events, media_type="text/event-stream", headers={**SSE, **headers})
+    return Events(events, headers={**HEADERS, **headers})
 
 
 async def _events(
@@ -130,7 +137,9 @@ async def _resumed(request: Request, feed: Feed, seen: str, *, cancels: bool) ->
             yield chunk
 
 
-@router.get("/threads/{thread_id}/stream", summary="All runs of a thread", response_model=None)
+@router.get(
+    "/threads/{thread_id}/stream", summary="All runs of a thread", response_model=None, response_class=Events
+)
 async def thread_stream(request: Request, thread_id: str) -> Response:
     thread = await owned(request, thread_id)
     return sse(_thread_events(request, thread), {})

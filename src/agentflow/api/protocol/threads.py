@@ -121,7 +121,12 @@ def lifetime(ttl: Ttl | float | None) -> tuple[float | None, str]:
     return ttl, "delete"
 
 
-@router.post("/threads", summary="Begin a thread", response_model=None, openapi_extra=described(NewThread))
+@router.post(
+    "/threads",
+    summary="Begin a thread",
+    response_model=None,
+    openapi_extra=described(NewThread, needed=False),
+)
 async def create(request: Request) -> Response:
     body = await optional(request, NewThread)
     me, served = who(request), services(request)
@@ -154,7 +159,10 @@ async def note_state(request: Request, thread: Json) -> None:
 
 
 @router.post(
-    "/threads/search", summary="Find threads", response_model=None, openapi_extra=described(ThreadsWanted)
+    "/threads/search",
+    summary="Find threads",
+    response_model=None,
+    openapi_extra=described(ThreadsWanted, needed=False),
 )
 async def search(request: Request) -> Response:
     body = await optional(request, ThreadsWanted)
@@ -174,7 +182,7 @@ async def search(request: Request) -> Response:
     "/threads/count",
     summary="How many there are",
     response_model=None,
-    openapi_extra=described(ThreadsWanted),
+    openapi_extra=described(ThreadsWanted, needed=False),
 )
 async def count(request: Request) -> Response:
     body = await optional(request, ThreadsWanted)
@@ -313,7 +321,7 @@ async def change(request: Request, thread_id: str) -> Response:
     "/threads/{thread_id}/history",
     summary="Its states, newest first",
     response_model=None,
-    openapi_extra=described(HistoryWanted),
+    openapi_extra=described(HistoryWanted, needed=False),
 )
 async def history(request: Request, thread_id: str) -> Response:
     return await _history(request, thread_id, await optional(request, HistoryWanted))

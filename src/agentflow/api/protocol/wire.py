@@ -7,13 +7,12 @@ from uuid import UUID
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from agentflow.api.bodies import check_address, parsed
+from agentflow.api.bodies import DoorRoute, parsed
 from agentflow.api.keys import Caller, caller
 from agentflow.api.problems import status
 from agentflow.errors import AgentflowError, BadInput, NotFound
@@ -41,7 +40,7 @@ class Page(Given):
     offset: int = Field(0, ge=0, le=1_000_000)
 
 
-class ProtocolRoute(APIRoute):
+class ProtocolRoute(DoorRoute):
     """Every error of this door is `{"detail": "..."}`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -49,7 +48,6 @@ class ProtocolRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
-                check_address(request)
                 return await handle(request)
             except AgentflowError as error:
                 return refused(error)
@@ -165,6 +163,9 @@ def selected(items: list[Json], select: Sequence[str] | None) -> list[Json]:
     return items if not select else [{key: one[key] for key in select if key in one} for one in items]
 
 
-def described(kind: type[BaseModel]) -> Json:
+def described(kind: type[BaseModel], *, needed: bool = True, several: bool = False) -> Json:
     """For the OpenAPI document: the body that an endpoint reads by itself."""
-    return {"requestBody": {"content": {JSON: {"schema": kind.model_json_schema()}}}}
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    if several:
+        schema = {"type": "array", "items": schema}
+    return {"requestBody": {"content": {JSON: {"schema": schema}}, "required": needed}}
