@@ -8,13 +8,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # Processes that share the tests out, file by file: as many as cores, at most four. 0: all in one, for a debugger.
 WORKERS ?= logical
+EXAMPLES ?= 60
+SEED ?= 1
 VLLM := .venv-vllm
 STUDIO := .venv-studio
 N8N := .n8n
 HAYSTACK := .venv-haystack
 PEERS := .venv-peers
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-n8n test-haystack conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-n8n test-haystack fuzz conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -46,6 +48,9 @@ test-haystack: $(VENV)/.ready-dev $(HAYSTACK)/.ready
 
 conformance: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m conformance
+
+fuzz: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n 0 tests/e2e/test_fuzz.py --max-examples $(EXAMPLES) --seed $(SEED)
 
 test-studio: $(VENV)/.ready-dev $(STUDIO)/.ready
 	$(BIN)/python -m pytest -m studio

@@ -21,6 +21,12 @@ settings.register_profile("steady", deadline=None, suppress_health_check=[Health
 settings.load_profile("steady")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make fuzz` asks for more."""
+    parser.addoption("--max-examples", default="5", help="requests that test_fuzz.py makes up for each address")
+    parser.addoption("--seed", default="1", help="of those requests")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the in-process engine need the extra `local`, whose torch not every platform offers."""
     missing = [part for part in LOCAL if importlib.util.find_spec(part) is None]
