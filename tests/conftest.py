@@ -23,7 +23,9 @@ settings.load_profile("steady")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make fuzz` asks for more."""
-    parser.addoption("--max-examples", default="5", help="requests that test_fuzz.py makes up for each address")
+    parser.addoption(
+        "--max-examples", default="5", help="requests that test_fuzz.py makes up for each address"
+    )
     parser.addoption("--seed", default="1", help="of those requests")
 
 

@@ -29,7 +29,7 @@ WISHES = [
 
 def test_no_request_breaks_a_door_and_all_are_answered_as_described(house, tmp_path, request) -> None:
     with house.start() as client:
-        much = [f"--{name}={request.config.getoption(name)}" for name in ("max-examples", "seed")]
+        much = [f"{name}={request.config.getoption(name)}" for name in ("--max-examples", "--seed")]
         command = [SCHEMATHESIS, "run", f"{house.address}/openapi.json", *WISHES, *much]
         done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout[-6000:]
