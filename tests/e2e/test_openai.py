@@ -393,6 +393,53 @@ def test_a_user_is_kept_apart_where_the_key_may_speak_for_users(sdk) -> None:
     assert "Bella" not in text_of(chat(sdk, "How is my horse called?", user="bob"))
 
 
+def test_users_of_a_front_end_are_kept_apart_by_its_header(sdk) -> None:
+    ada, bob = ({"X-Front-User-Id": name} for name in ("ada", "bob"))
+    chat(sdk, "My canary is called Pip", extra_headers=ada)
+    assert "Pip" in text_of(chat(sdk, "How is my canary called?", extra_headers=ada))
+    assert "Pip" not in text_of(chat(sdk, "How is my canary called?", extra_headers=bob))
+
+
+def remembered(client, *words: str) -> list[str]:
+    found = client.get("/memory", params={"limit": 200}).json()["memories"]
+    said = [one["content"] for one in found if not one["hidden"] and not one["content"].startswith("[")]
+    return [one for one in said if all(word in one for word in words)]
+
+
+def test_what_an_edit_has_replaced_is_not_recalled(client, sdk) -> None:
+    chat_id = {"X_Some_Chat_Id": "c-edited"}
+    _, first = place(sdk, "Hamsters are rodents", **chat_id)
+    place(sdk, "Hamsters are rodents", first, "My hamster is called Otto", **chat_id)
+    place(sdk, "Hamsters are rodents", first, "My hamster is called Emil", **chat_id)
+    assert remembered(client, "hamster") == ["My hamster is called Emil"]
+
+
+def test_a_regenerated_answers_question_is_remembered_once_without_a_chat_id(client, sdk) -> None:
+    _, first = place(sdk, "Ferrets are weasels")
+    place(sdk, "Ferrets are weasels", first, "My ferret is called Ida")
+    place(sdk, "Ferrets are weasels", first, "My ferret is called Ida")
+    assert remembered(client, "ferret") == ["My ferret is called Ida"]
+
+
+def test_another_chat_with_the_same_beginning_takes_nothing_from_the_first(client, sdk) -> None:
+    _, first = place(sdk, "Otters are playful")
+    place(sdk, "Otters are playful", first, "My otter is called Uwe")
+    place(sdk, "Otters are playful", first, "My sister likes otters")
+    assert remembered(client, "otter is called Uwe") == ["My otter is called Uwe"]
+
+
+def test_documents_of_a_front_end_are_read_and_not_remembered(client, sdk) -> None:
+    passages = (
+        "### Task:\nRespond to the user query using the provided context.\n"
+        '<context>\n<source id="1">The lighthouse has nine lamps.</source>\n</context>\n\n'
+    )
+    thread, answer = place(sdk, f"{passages}How many lamps burn?", X_Some_Chat_Id="c-lamps")
+    assert answer.startswith("[coder] You said: How many lamps burn?")
+    again, _ = place(sdk, "How many lamps burn?", answer, "And by day?", X_Some_Chat_Id="c-lamps")
+    assert again == thread
+    assert remembered(client, "lamps") == ["How many lamps burn?"]
+
+
 def test_the_same_key_is_the_same_answer(client) -> None:
     body = {
         "model": "agentflow/coder",

@@ -33,6 +33,14 @@ QUESTION = """
 select m.content, coalesce(m.meta ->> 'client_id', m.id::text), r.wanted_role
 from run r join message m on m.run_id = r.id and m.role = 2 where r.thread_id = %(thread)s and r.seq = %(seq)s
 """
+# What was said in turns that are gone, and what came of it.
+_REMEMBERED = """,
+said as (select m.id from memory m where m.thread_id = %(thread)s and m.source_message in (select id from gone))
+select m.collection_id, m.id, m.scope_id, m.bow from memory m join scope s on s.id = m.scope_id
+where not m.hidden and (m.id in (select id from said)
+                        or m.id in (select item_id from link where source_id in (select id from said)))
+order by m.scope_id, m.id for update of m, s
+"""
 REPLACED = f"""
 with gone as (
   select x.id from run own
@@ -40,13 +48,14 @@ with gone as (
   join message x on x.run_id = r.id
   where own.id = %(run)s
     and not exists (select from {PARTS.format(thread="own.thread_id", top="own.seq")}
-                    where r.seq between part.low and part.high)),
-said as (select m.id from memory m where m.thread_id = %(thread)s and m.source_message in (select id from gone))
-select m.collection_id, m.id, m.scope_id, m.bow from memory m join scope s on s.id = m.scope_id
-where not m.hidden and (m.id in (select id from said)
-                        or m.id in (select item_id from link where source_id in (select id from said)))
-order by m.scope_id, m.id for update of m, s
-"""  # noqa: S608 - constants
+                    where r.seq between part.low and part.high)){_REMEMBERED}"""  # noqa: S608 - constants
+LAST = f"""
+with top as (select max(seq) as seq from run where thread_id = %(thread)s),
+last as (
+  select r.id from top cross join {PARTS.format(thread="%(thread)s::uuid", top="top.seq")}
+  join run r on r.thread_id = %(thread)s and r.seq between part.low and part.high
+  where r.status = 2 and r.kind in (1, 5) order by r.seq desc limit %(count)s),
+gone as (select x.id from message x where x.run_id in (select id from last)){_REMEMBERED}"""  # noqa: S608 - constants
 HIDE = """
 update memory m set hidden = true from unnest(%(collections)s::int[], %(ids)s::bigint[]) u(collection, id)
 where m.collection_id = u.collection and m.id = u.id
@@ -81,8 +90,16 @@ class Threaded:
 
 async def hide_replaced(connection: Connection, thread_id: str, run_id: str) -> None:
     """Take out of every index what was remembered of turns that do not lead to this one, and what came of it."""
-    cursor = await connection.execute(REPLACED.encode(), {"thread": thread_id, "run": run_id})
-    rows = await cursor.fetchall()
+    await _hide(connection, REPLACED, {"thread": thread_id, "run": run_id})
+
+
+async def hide_last(connection: Connection, thread_id: str, count: int) -> None:
+    """The same of a thread's last turns, which another thread has replaced."""
+    await _hide(connection, LAST, {"thread": thread_id, "count": count})
+
+
+async def _hide(connection: Connection, statement: str, parameters: Json) -> None:
+    rows = await (await connection.execute(statement.encode(), parameters)).fetchall()
     if not rows:
         return
     await connection.execute(HIDE, {"collections": [row[0] for row in rows], "ids": [row[1] for row in rows]})

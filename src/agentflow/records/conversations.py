@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from agentflow.prompt import ChatMessage
 from agentflow.protocols import Owner
 from agentflow.records.branches import PARTS as PARTS_OF
+from agentflow.records.branches import hide_last
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.details import unpacked
 from agentflow.retrieval.exchange import exchange
@@ -139,10 +140,12 @@ class Conversations:
         *,
         origin: str | None,
         wish: str | None,
+        replaced: int = 0,
     ) -> str:
         """A thread that holds these turns, and from now on is what `ref` stands for; `wish` is its id if free.
 
-        `origin` is the thread that it branches off; it keeps its turns.
+        `origin` is the thread that it branches off; it keeps its turns, but of its last `replaced` ones nothing
+        is recalled any more.
         """
         thread = str(uuid_utils.uuid7()) if wish is None or origin is not None else wish
         meta = Jsonb({} if origin is None else {"branch_of": origin})
@@ -157,6 +160,8 @@ class Conversations:
                 return str(found[0])
             await connection.execute(OPEN, parameters)
             await _write(connection, thread, turns, owner)
+            if origin is not None and replaced:
+                await hide_last(connection, origin, replaced)
         return thread
 
     async def add(self, thread_id: str, turns: Sequence[Exchange], owner: Owner) -> None:

@@ -205,13 +205,17 @@ class OpenAISettings(Section):
         (r"x-[a-z0-9-]+-chat-id", "x-session-id", "x-thread-id"),
         description="Headers that name the conversation, as patterns; the first that is there counts.",
     )
+    user_headers: tuple[str, ...] = Field(
+        (r"x-[a-z0-9-]+-user-id",),
+        description="Headers that name a front end's user, as patterns; from keys that may speak for users.",
+    )
     own_memory: tuple[str, ...] = Field(
         ("n8n", "langchainjs"),
         description="Clients (parts of the User-Agent) that repeat what they remember: unless they name a "
         "thread, nothing is recalled and nothing remembered for them.",
     )
 
-    @field_validator("thread_headers")
+    @field_validator("thread_headers", "user_headers")
     @classmethod
     def _patterns(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:

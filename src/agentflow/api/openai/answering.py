@@ -12,7 +12,7 @@ from agentflow.api import answers
 from agentflow.api.keys import Caller, caller
 from agentflow.api.openai.models import target
 from agentflow.api.openai.order import Order
-from agentflow.api.openai.threads import Placed, placed
+from agentflow.api.openai.threads import Placed, placed, spoken_for
 from agentflow.api.openai.utility import HEADER, is_utility
 from agentflow.brief import brief
 from agentflow.errors import AgentflowError, BadInput, TooLarge
@@ -48,7 +48,7 @@ async def answered(order: Order, request: Request, *, key: str | None) -> Answer
     )
     if chosen.bare or chore:
         return await _bare(order, services, "utility" if chore else "bare")
-    who = caller(request).named(order.user)
+    who = caller(request).named(spoken_for(order, request.headers, services.settings.openai))
     place = await _place(order, request, who, services, key)
     _checked(place.sent.text, services)
     feed = await services.worker.start(_request(order, place, who, chosen.role, key))

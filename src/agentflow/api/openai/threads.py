@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from uuid import UUID
 
+from agentflow.api.keys import USER
 from agentflow.api.openai.order import Order
 from agentflow.api.openai.reconcile import Verdict, reconcile
 from agentflow.api.openai.transcripts import Pair, Transcript
@@ -41,11 +42,25 @@ class Placed:
 
 def hinted(order: Order, headers: Mapping[str, str], settings: OpenAISettings) -> Hint | None:
     """The first of: a header that names a conversation, `metadata.thread_id`, `conversation`."""
-    for pattern in settings.thread_headers:
+    found = _header(headers, settings.thread_headers)
+    if found is not None:
+        return _hint(found[1], found[0] not in PARTIAL)
+    return None if not order.thread else _hint(order.thread, whole=False)
+
+
+def spoken_for(order: Order, headers: Mapping[str, str], settings: OpenAISettings) -> str | None:
+    """The user that a client speaks for: in the body, else in a header of a front end with several users."""
+    found = None if USER in headers else _header(headers, settings.user_headers)
+    return order.user or (None if found is None else found[1][:CHARS])
+
+
+def _header(headers: Mapping[str, str], patterns: Sequence[str]) -> tuple[str, str] | None:
+    """Name and value of the first header that one of the patterns knows."""
+    for pattern in patterns:
         for name, value in headers.items():
             if value.strip() and re.fullmatch(pattern, name.lower()):
-                return _hint(value.strip(), name.lower() not in PARTIAL)
-    return None if not order.thread else _hint(order.thread, whole=False)
+                return name.lower(), value.strip()
+    return None
 
 
 def remembered(order: Order, headers: Mapping[str, str], settings: OpenAISettings, hint: Hint | None) -> bool:
@@ -136,9 +151,21 @@ class _Desk:
         missing = _exchanges(self.sent.turns()[verdict.known :])
         if verdict.kind == "branch":
             turns = [*stored[: verdict.keep], *missing]
-            return await self.conversations.begin(ref, turns, self.owner, origin=thread, wish=None)
+            replaced = self._replaced(stored[verdict.keep :], named=ref is not None)
+            return await self.conversations.begin(
+                ref, turns, self.owner, origin=thread, wish=None, replaced=replaced
+            )
         await self.conversations.add(thread, missing, self.owner)
         return thread
+
+    def _replaced(self, beyond: Sequence[Exchange], *, named: bool) -> int:
+        """How many of a thread's last turns a branch takes the place of.
+
+        All that it does not go on from, where the client names its chat. A transcript may as well be that of
+        another chat with the same beginning, unless its message is the one that the thread's last turn answers.
+        """
+        again = len(beyond) == 1 and plain(beyond[0].asked) == plain(self.sent.text)
+        return len(beyond) if named or again else 0
 
 
 def _hint(name: str, whole: bool) -> Hint:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from agentflow.api.openai.wrapping import unwrapped
 from agentflow.errors import BadInput
 from agentflow.prompt import ChatMessage
 from agentflow.turn import Json
@@ -18,7 +19,10 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Transcript:
-    """System prompts joined, the messages before the user's last one, that one, and what came after it."""
+    """System prompts joined, the messages before the user's last one, that one, and what came after it.
+
+    `text` is the user's own; what a front end has put around it, passages of documents above all, is in `system`.
+    """
 
     system: str
     before: list[ChatMessage]
@@ -33,7 +37,7 @@ class Transcript:
         """
         said = [one for one in self.before if one["role"] in ("user", "assistant") and one["content"].strip()]
         groups = [
-            (speaker, "\n\n".join(one["content"] for one in group))
+            (speaker, "\n\n".join(_own(one) for one in group))
             for speaker, group in groupby(said, lambda one: one["role"])
         ]
         pairs = pairwise(groups)
@@ -48,7 +52,9 @@ def read(messages: Sequence[Mapping[str, Any]]) -> Transcript:
     last = max((place for place, one in enumerate(talk) if one["role"] == "user"), default=None)
     if last is None:
         return Transcript(system, [], "", talk)
-    return Transcript(system, talk[:last], talk[last]["content"], talk[last + 1 :])
+    asked = unwrapped(talk[last]["content"])
+    orders = "\n\n".join(filter(None, (system, asked.around)))
+    return Transcript(orders, talk[:last], asked.own, talk[last + 1 :])
 
 
 def from_items(given: str | Sequence[Any], instructions: str | None) -> list[Json]:
@@ -87,6 +93,10 @@ def _part(part: Any, field: str) -> str:
     if isinstance(part, Mapping) and kind == "refusal":
         return str(part.get("refusal") or "")
     raise BadInput(f"{field} holds a part of type {kind!r}; agentflow reads text.", field=field, value=kind)
+
+
+def _own(message: ChatMessage) -> str:
+    return unwrapped(message["content"]).own if message["role"] == "user" else message["content"]
 
 
 def _message(given: Mapping[str, Any], field: str) -> ChatMessage:
