@@ -154,12 +154,13 @@ def measure(client: httpx.Client, folder: Path, turns: int, said: str) -> None:
     converse(client, itertools.islice(texts, 1), role)
     with database(folder) as connection:
         settle(connection)
-        before, whole = sizes(connection, "vacuum full"), grown(connection)
+        before = [sizes(connection, how) for how in ("vacuum full", "vacuum analyze")]
+        whole = grown(connection)
         letters = converse(client, texts, role)
         settle(connection)
-        vacuumed, all_of_it = sizes(connection, "vacuum analyze"), grown(connection) - whole
+        after, whole = sizes(connection, "vacuum analyze"), grown(connection) - whole
         print(f"{said}: {turns} turns, {letters / turns / 2:.0f} characters a message")
-        told(before, vacuumed, sizes(connection, "vacuum full"), all_of_it)
+        told((before[1], after), (before[0], sizes(connection, "vacuum full")), whole)
 
 
 def converse(client: httpx.Client, texts: Iterator[str], role: str | None) -> int:
@@ -226,18 +227,24 @@ def grown(connection: psycopg.Connection) -> int:
     return int(size)
 
 
-def told(empty: Sizes, vacuumed: Sizes, compact: Sizes, database: int) -> None:
+def told(vacuumed: tuple[Sizes, Sizes], compact: tuple[Sizes, Sizes], database: int) -> None:
+    """What the tables have grown by, from sizes before and after."""
     print(f"{'kB':<34}{'table':>8}{'indexes':>9}{'in all':>8}{'compact':>9}")
     rows = []
-    for name in vacuumed:
-        table, index = (new - old for new, old in zip(vacuumed[name], empty.get(name, (0, 0)), strict=True))
-        rows.append((name, table, index, table + index, sum(compact[name]) - sum(empty.get(name, (0, 0)))))
+    for name in vacuumed[1]:
+        (table, index), (small_table, small_index) = (_growth(name, *pair) for pair in (vacuumed, compact))
+        rows.append((name, table, index, table + index, small_table + small_index))
     rows.sort(key=lambda row: -row[3])
     thread = [row for row in rows if row[0] not in VOCABULARY and (row[3] or row[4])]
     words = [row for row in rows if row[0] in VOCABULARY]
     for row in (*thread, _sum("the thread", thread), *words, _sum("what is known of words", words)):
         line(*row)
     print(f"{'the whole database':<34}{'':>17}{database / 1000:>8.0f}\n")
+
+
+def _growth(name: str, before: Sizes, after: Sizes) -> tuple[int, int]:
+    (table, index), (table_before, index_before) = after[name], before.get(name, (0, 0))
+    return table - table_before, index - index_before
 
 
 def _sum(name: str, rows: Sequence[tuple[str, int, int, int, int]]) -> tuple[str, int, int, int, int]:

@@ -7,6 +7,7 @@ import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentflow import graph as graphs
+from agentflow.errors import GenerationFailed
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.fakes.engine import FakeEngine
 from agentflow.memory.postgres import PostgresMemory
@@ -14,6 +15,7 @@ from agentflow.protocols import Owner, Request
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.own_checkpoints import OwnSaver
 from agentflow.records.scopes import Scopes
 from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.plan import Budgets
@@ -30,9 +32,14 @@ async def connections(database: str) -> AsyncIterator[Connections]:
 
 
 @pytest.fixture
-async def worker(connections: Connections) -> Worker:
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def worker(connections: Connections, engine: FakeEngine) -> Worker:
     """A worker whose only stand-ins are engine and embedder."""
-    embedder, engine, settings = FakeEmbedder(), FakeEngine(), Settings()
+    embedder, settings = FakeEmbedder(), Settings()
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
     ledger = PostgresLedger(connections, scopes, worker="test")
     classifier = Intents(embedder, [], settings.router)
@@ -40,7 +47,7 @@ async def worker(connections: Connections) -> Worker:
     keeper = AdapterKeeper(engine, {}, Budgets(1))
     home = PostgresMemory(connections, scopes)
     needs = graphs.Needs(ledger, classifier, embedder, home, engine, keeper, [], settings, graphs.no_fault)
-    return Worker(ledger, graphs.build(needs), lambda owner: TurnSaver(connections, owner), 30)
+    return Worker(ledger, graphs.build(needs), lambda owner: OwnSaver(connections, owner), 30)
 
 
 async def test_a_thread_keeps_one_small_checkpoint_per_turn_without_a_word_of_the_conversation(
@@ -63,6 +70,49 @@ async def test_a_thread_keeps_one_small_checkpoint_per_turn_without_a_word_of_th
     assert "unmistakable" not in everything
     assert size is not None
     assert size[0] < 250_000
+
+
+def bound(worker: Worker, thread: str):
+    """The graph over the thread's checkpoints, and the thread's config."""
+    graph = worker.graph.copy({"checkpointer": worker.saver(Owner(0, "default"))})
+    return graph, {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+
+
+async def test_a_finished_turns_checkpoint_has_its_values_from_its_run(worker: Worker, database: str) -> None:
+    result = await (await worker.start(Request(text="hello"))).finished()
+    await worker.close(grace=5)
+    graph, config = bound(worker, result["thread_id"])
+    state = await graph.aget_state(config)
+    kept = ("run_id", "thread_id", "role", "adapter", "selection", "intent", "memory", "finish", "usage")
+    assert {key: state.values[key] for key in kept} == {key: result[key] for key in kept}
+    assert list(state.values["timings"]) == [*result["timings"], "remember"]
+    assert (state.values["status"], state.values["memory_ids"], state.next) == ("done", [], ())
+    with psycopg.connect(database, options="-c search_path=langgraph") as connection:
+        (stored,) = connection.execute("select checkpoint from checkpoints").fetchone()
+    assert set(stored) == {"v", "ts", "turn"}
+
+
+async def test_a_turn_that_fails_after_one_that_ended_keeps_all_it_had(
+    worker: Worker, engine: FakeEngine
+) -> None:
+    result = await (await worker.start(Request(text="hello"))).finished()
+    engine.failure = GenerationFailed("no")
+    feed = await worker.start(Request(text="again", thread_id=result["thread_id"]))
+    with pytest.raises(GenerationFailed):
+        await feed.finished()
+    await worker.close(grace=5)
+    graph, config = bound(worker, result["thread_id"])
+    state = await graph.aget_state(config)
+    assert (state.values["run_id"], state.next) == (feed.run_id, ("generate",))
+
+
+async def test_a_finished_turns_state_may_be_changed(worker: Worker) -> None:
+    result = await (await worker.start(Request(text="hello"))).finished()
+    await worker.close(grace=5)
+    graph, config = bound(worker, result["thread_id"])
+    await graph.aupdate_state(config, {"role": "coder"})
+    state = await graph.aget_state(config)
+    assert (state.values["role"], state.values["selection"], state.next) == ("coder", result["selection"], ())
 
 
 async def test_nothing_but_plain_data_is_revived(connections: Connections) -> None:

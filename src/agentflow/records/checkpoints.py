@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,18 +234,35 @@ class TurnSaver(AsyncPostgresSaver):
         if any(type(one).__name__ == "_DeltaSnapshot" for one in values.values()):
             return await super().aput(config, checkpoint, metadata, new_versions)
         place = config["configurable"]
-        thread, space = place["thread_id"], place["checkpoint_ns"]
-        small = {key: value for key, value in values.items() if _inline(value)}
+        small = self._small(checkpoint, new_versions)
         large = {key: value for key, value in values.items() if key not in small}
         versions = {key: version for key, version in new_versions.items() if key in large}
-        blobs = self._dump_blobs(thread, space, large, versions) if versions else []
+        blobs = (
+            self._dump_blobs(place["thread_id"], place["checkpoint_ns"], large, versions) if versions else []
+        )
+        whole = {**checkpoint, "channel_values": small}
+        return await self._put(config, checkpoint["id"], whole, metadata, blobs)
+
+    def _small(self, checkpoint: Checkpoint, _new: ChannelVersions) -> dict[str, Any]:
+        """The values that are part of the checkpoint's own row."""
+        return {key: value for key, value in checkpoint["channel_values"].items() if _inline(value)}
+
+    async def _put(
+        self,
+        config: RunnableConfig,
+        checkpoint_id: str,
+        stored: Mapping[str, Any],
+        metadata: CheckpointMetadata,
+        blobs: Sequence[tuple[Any, ...]],
+    ) -> RunnableConfig:
+        place = config["configurable"]
+        thread, space = place["thread_id"], place["checkpoint_ns"]
         shown = Jsonb(get_serializable_checkpoint_metadata(config, metadata))
-        whole = Jsonb({**checkpoint, "channel_values": small})
-        row = (thread, space, checkpoint["id"], place.get("checkpoint_id"), whole, shown)
-        self._gathered.checkpoints[thread, space, checkpoint["id"]] = row
+        row = (thread, space, checkpoint_id, place.get("checkpoint_id"), Jsonb(stored), shown)
+        self._gathered.checkpoints[thread, space, checkpoint_id] = row
         self._gathered.blobs.extend(blobs)
         await self._kept()
-        written = {"thread_id": thread, "checkpoint_ns": space, "checkpoint_id": checkpoint["id"]}
+        written = {"thread_id": thread, "checkpoint_ns": space, "checkpoint_id": checkpoint_id}
         return {"configurable": written}
 
     async def aput_writes(

@@ -67,11 +67,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class GraphRuns:
-    """Executes runs over `registry`; every run gets a saver and a store of its own."""
+    """Executes runs over `registry`; every run gets a saver, by owner and graph, and a store of its own."""
 
     registry: Registry
     runs: Runs
-    saver: Callable[[Owner], BaseCheckpointSaver[Any]]
+    saver: Callable[[Owner, str], BaseCheckpointSaver[Any]]
     store: Callable[[Owner], BaseStore]
     drop: Callable[[Owner, str, str], Awaitable[None]]
     """Removes a run's checkpoints: owner, thread id, run id."""
@@ -156,7 +156,7 @@ class GraphRuns:
 
     def _bound(self, served: Any, lease: Lease) -> Any:
         work = lease.work or {}
-        saver = InMemorySaver() if _leaves_nothing(work) else self.saver(lease.owner)
+        saver = InMemorySaver() if _leaves_nothing(work) else self.saver(lease.owner, lease.graph)
         if hasattr(saver, "gathers"):
             saver.gathers = work.get("durability") != "sync"
         return served.copy({"checkpointer": saver, "store": self.store(lease.owner)})

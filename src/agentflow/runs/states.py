@@ -47,7 +47,7 @@ class States:
     """States of threads whose owner has been checked."""
 
     registry: Registry
-    saver: Callable[[Owner], BaseCheckpointSaver[Any]]
+    saver: Callable[[Owner, str], BaseCheckpointSaver[Any]]
     store: Callable[[Owner], BaseStore]
     conversation: Conversation
 
@@ -147,7 +147,7 @@ class States:
             raise BadInput(message, field="graph_id")
         async with self.registry.opened(graph, place(thread, None)) as served:
             owner = Owner(thread["tenant"], thread["user"])
-            saver = self.saver(owner)
+            saver = self.saver(owner, graph)
             yield served.copy({"checkpointer": saver, "store": self.store(owner)})
             if hasattr(saver, "flush"):
                 await saver.flush()

@@ -17,13 +17,14 @@ from agentflow.protocols import Owner
 from agentflow.records.assistants import Assistants
 from agentflow.records.branches import Threaded
 from agentflow.records.callbacks import CallbackRecords
-from agentflow.records.checkpoints import Checkpoints
+from agentflow.records.checkpoints import Checkpoints, TurnSaver
 from agentflow.records.connections import Connections
 from agentflow.records.crons import Crons
 from agentflow.records.events import EventLog
 from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.jobs import Jobs
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.own_checkpoints import OwnSaver
 from agentflow.records.rights import Owner as Rightful
 from agentflow.records.runs import Runs
 from agentflow.records.store import UserStore
@@ -94,15 +95,19 @@ def served(
     conversation = Conversation(threads.said, threads.said_ever, Threaded(connections))
     runs = Runs(connections, decide, ledger.worker, ledger.lease, ledger.pause)
     store = partial(UserStore, connections)
-    graphs = GraphRuns(registry, runs, checkpoints.saver, store, checkpoints.drop_run, conversation)
     system = {assistant_of(graph): graph for graph in registry.ids}
     jobs, crons, post = Jobs(connections.dsn), Crons(connections), Post(egress, secret)
+
+    def saver(owner: Owner, graph: str) -> TurnSaver:
+        return OwnSaver(connections, owner) if graph == OWN else checkpoints.saver(owner)
 
     async def begin(cron: Json) -> None:
         body = RunWanted.model_validate({**cron["payload"], "assistant_id": cron["assistant_id"]})
         body.metadata = {**cron["metadata"], "cron_id": cron["cron_id"]}
         new = await planned(found, body, cron["tenant"], cron["user"], cron["thread_id"], streams=True)
         await found.worker.submit(new)
+
+    graphs = GraphRuns(registry, runs, saver, store, checkpoints.drop_run, conversation)
 
     async def values(run: Json, tenant: int, user: str) -> object:
         thread = await threads.get(run["thread_id"], tenant=tenant, user=user)
@@ -116,7 +121,7 @@ def served(
         threads=threads,
         conversation=conversation,
         runs=runs,
-        states=States(registry, checkpoints.saver, store, conversation),
+        states=States(registry, saver, store, conversation),
         checkpoints=checkpoints,
         crons=crons,
         store=store,

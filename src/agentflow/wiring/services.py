@@ -18,7 +18,6 @@ from agentflow.egress import Egress
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
-from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.conversations import Conversations
 from agentflow.records.feedback import Feedback
@@ -28,6 +27,7 @@ from agentflow.records.keys import Keys
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory_check import MemoryCheck
 from agentflow.records.outbox import Outbox
+from agentflow.records.own_checkpoints import OwnSaver
 from agentflow.records.places import Places
 from agentflow.records.scopes import Scopes
 from agentflow.records.threads import Threads
@@ -235,7 +235,7 @@ def _worker(
     return Worker(
         ledger=ledger,
         graph=graph,
-        saver=lambda owner: TurnSaver(connections, owner),
+        saver=lambda owner: OwnSaver(connections, owner),
         turn_seconds=needs.settings.server.turn_seconds,
         renewal=ledger.lease / 3,
         remembered=owed.set,
