@@ -43,6 +43,8 @@ def create(services: Services) -> ASGIApp:
         max_body_size=server.body_limit,
     )
     app.state.services = services
+    for router in protocol.routers():
+        app.include_router(router)
     app.include_router(invoke.router)
     app.include_router(routing.router)
     app.include_router(routing.of_threads)
@@ -58,12 +60,10 @@ def create(services: Services) -> ASGIApp:
     app.include_router(openai.router)
     app.include_router(health.router)
     app.include_router(watch.router)
-    for router in protocol.routers():
-        app.include_router(router)
     describe(app)
     problems.install(app)
     listening.install(app)
-    origins.guard(app, server.origins)
+    app.add_middleware(origins.Guard, origins=server.origins)
     if services.settings.access.hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *services.settings.access.hosts])
     elif not must_show(services.settings):

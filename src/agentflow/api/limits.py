@@ -71,7 +71,8 @@ class Impatient:
         async def tell(message: Message) -> None:
             nonlocal late
             try:
-                await asyncio.wait_for(send(message), self.seconds)
+                async with asyncio.timeout(self.seconds):
+                    await send(message)
             except TimeoutError:
                 late = True
                 raise

@@ -1,12 +1,9 @@
 """Web pages: which may speak to this server from a browser, and that no other can make a browser act here."""
 
-from collections.abc import Awaitable, Callable
-
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentflow.api.problems import in_shape
 
@@ -16,21 +13,30 @@ EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-n
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
-def guard(app: FastAPI, origins: tuple[str, ...]) -> None:
-    """Refuse what pages of other origins send.
+class Guard:
+    """Refuses what pages of other origins send.
 
     A body of JSON under the content type text/plain needs no question of the browser beforehand, so the origin is
     looked at on every request that changes something.
     """
 
-    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.method in SAFE or welcome(request, origins):
-            return await go_on(request)
-        origin = request.headers.get("origin", "")
-        message = f"Pages of {origin[:200]} may not use this server; server.origins lists those that may."
-        return JSONResponse(in_shape(request.url.path, {"error": "Forbidden", "message": message}), 403)
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        self.app = app
+        self.origins = origins
 
-    app.middleware("http")(check)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on."""
+        if scope["type"] != "http" or scope["method"] in SAFE:
+            await self.app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        if welcome(connection, self.origins):
+            await self.app(scope, receive, send)
+            return
+        origin = connection.headers.get("origin", "")
+        message = f"Pages of {origin[:200]} may not use this server; server.origins lists those that may."
+        refusal = JSONResponse(in_shape(scope["path"], {"error": "Forbidden", "message": message}), 403)
+        await refusal(scope, receive, send)
 
 
 def shown(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:

@@ -19,12 +19,12 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
 from agentflow.errors import DatabaseDown
 from agentflow.protocols import Owner
-from agentflow.records.connections import Connections
+from agentflow.records.connections import Connections, Written
 
 COPY = (
     """
@@ -83,17 +83,18 @@ delete from checkpoint_blobs b where thread_id = any(%(threads)s) and not exists
 # Binary: as text, every quote and backslash of the arrays would be escaped.
 PUT = """
 with b as (
-  insert into checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+  insert into langgraph.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
   select * from unnest(%(b0)b::text[], %(b1)b::text[], %(b2)b::text[], %(b3)b::text[], %(b4)b::text[], %(b5)b::bytea[])
   on conflict do nothing)
-insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
+insert into langgraph.checkpoints
+  (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
 select * from unnest(
   %(c0)b::text[], %(c1)b::text[], %(c2)b::text[], %(c3)b::text[], %(c4)b::jsonb[], %(c5)b::jsonb[])
 on conflict (thread_id, checkpoint_ns, checkpoint_id)
 do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata
 """
 PUT_WRITES = """
-insert into checkpoint_writes
+insert into langgraph.checkpoint_writes
   (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
 select * from unnest(
   %(0)b::text[], %(1)b::text[], %(2)b::text[], %(3)b::text[], %(4)b::text[], %(5)b::int[], %(6)b::text[], %(7)b::text[],
@@ -128,17 +129,22 @@ class Gathered:
             {**later.first, **self.first},
         )
 
-    def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def statements(self) -> Iterator[Written]:
         """What is to be executed."""
         if self.checkpoints:
-            yield PUT, {**_columns("c", list(self.checkpoints.values()), 6), **_columns("b", self.blobs, 6)}
+            checkpoints = _columns("c", list(self.checkpoints.values()), 6)
+            yield PUT.encode(), {**checkpoints, **_columns("b", self.blobs, 6)}
         for statement, rows in ((NEWER, self.newer), (FIRST, self.first)):
             if rows:
-                yield statement, _columns("", list(rows.values()), 9)
+                yield statement.encode(), _columns("", list(rows.values()), 9)
 
 
 def _columns(prefix: str, rows: Sequence[Sequence[Any]], count: int) -> dict[str, Any]:
     return {f"{prefix}{column}": [row[column] for row in rows] for column in range(count)}
+
+
+def _place(thread: str, space: str, checkpoint: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread, "checkpoint_ns": space, "checkpoint_id": checkpoint}}
 
 
 def _inline(value: Any) -> bool:
@@ -186,13 +192,19 @@ class TurnSaver(AsyncPostgresSaver):
             try:
                 async with (
                     self._connections.use_checkpoints(self._owner) as connection,
-                    connection.pipeline(),
+                    connection.together(),
                 ):
                     for statement, parameters in gathered.statements():
-                        await connection.execute(statement.encode(), parameters)
+                        await connection.execute(statement, parameters)
             except DatabaseDown:
                 self._gathered = gathered.then(self._gathered)
                 raise
+
+    async def taken(self) -> list[Written]:
+        """What has been gathered, for whoever now writes it in a transaction of theirs."""
+        async with self._turn:
+            gathered, self._gathered = self._gathered, Gathered()
+        return list(gathered.statements())
 
     async def _soon(self) -> None:
         """What a gathered step waits for when no other comes; an error is that of the next write or the end."""
@@ -211,6 +223,20 @@ class TurnSaver(AsyncPostgresSaver):
         """See BaseCheckpointSaver."""
         await self.flush()
         return await super().aget_tuple(config)
+
+    async def _load_checkpoint_tuple(self, value: DictRow) -> CheckpointTuple:
+        """As the library does, but what a run begins with has few writes pending: not worth a thread."""
+        thread, space = value["thread_id"], value["checkpoint_ns"]
+        checkpoint: Checkpoint = value["checkpoint"]
+        values = {**(checkpoint.get("channel_values") or {}), **self._load_blobs(value["channel_values"])}
+        parent = value["parent_checkpoint_id"]
+        return CheckpointTuple(
+            _place(thread, space, value["checkpoint_id"]),
+            {**checkpoint, "channel_values": values},
+            value["metadata"],
+            _place(thread, space, parent) if parent else None,
+            self._load_writes(value["pending_writes"]),
+        )
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[Any]:
@@ -262,8 +288,7 @@ class TurnSaver(AsyncPostgresSaver):
         self._gathered.checkpoints[thread, space, checkpoint_id] = row
         self._gathered.blobs.extend(blobs)
         await self._kept()
-        written = {"thread_id": thread, "checkpoint_ns": space, "checkpoint_id": checkpoint_id}
-        return {"configurable": written}
+        return _place(thread, space, checkpoint_id)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -1,16 +1,19 @@
 """Connection pools: for one owner at a time, or across tenants; and what a lost database looks like to the rest."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+import orjson
 import psycopg
 from pgvector.psycopg import register_vector_async
 from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from agentflow.errors import DatabaseDown
@@ -24,10 +27,27 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     seen: float = 0.0
     owner: tuple[str, str] | None = None
     owned: str = OWNED
+    named: bool = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.naming = psycopg.AsyncCursor(self)
+        set_json_dumps(_json, self)
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """One round trip and one transaction for the statements inside, all of the owner who is named before them.
+
+        Not for a `transaction()` inside: it would end the one for which the owner is named.
+        """
+        async with self.pipeline():
+            if self.owner is not None:
+                await self.naming.execute(self.owned, self.owner)
+                self.named = True
+            try:
+                yield
+            finally:
+                self.named = False
 
 
 class OwnedCursor(psycopg.AsyncCursor[Any]):
@@ -48,7 +68,7 @@ class OwnedCursor(psycopg.AsyncCursor[Any]):
 
     async def _owned(self, send: Callable[..., Awaitable[Any]], *statement: Any, **options: Any) -> None:
         connection: Any = self.connection
-        if connection.owner is None:
+        if connection.owner is None or connection.named:
             await send(*statement, **options)
         elif connection.pgconn.pipeline_status != PipelineStatus.OFF:
             await connection.naming.execute(connection.owned, connection.owner)
@@ -59,6 +79,8 @@ class OwnedCursor(psycopg.AsyncCursor[Any]):
                 await send(*statement, **options)
 
 
+Written = tuple[bytes, Mapping[str, Any]]
+"""A statement and its parameters, for whoever executes it."""
 TRUSTED = 1.0
 """Seconds for which a connection that answered needs no check."""
 BACKGROUND_SIZE = 4
@@ -158,8 +180,12 @@ async def _take(pool: Pool, left: asyncio.Event) -> Connection:
     return connection
 
 
-async def returned(_connection: object) -> None:
-    """The pool's `reset`. With one, what comes back is put away by the pool's own tasks, which nobody cancels."""
+async def returned(connection: Connection) -> None:
+    """The pool's `reset`, for what comes back and is not broken: it was alive just now.
+
+    With one, what comes back is put away by the pool's own tasks, which nobody cancels.
+    """
+    connection.seen = time.monotonic()
 
 
 def _named(owner: Owner) -> tuple[str, str]:
@@ -238,7 +264,7 @@ async def in_turn(connection: Connection, name: str, statement: bytes, parameter
     A statement that waits for a row's lock goes on with what it saw when it began. The lock here is a statement of
     its own before, in the same transaction, so the second one begins after it.
     """
-    async with connection.pipeline():
+    async with connection.together():
         await connection.execute(IN_TURN, (name,))
         cursor = await connection.execute(statement, parameters)
         return await cursor.fetchone()
@@ -247,3 +273,14 @@ async def in_turn(connection: Connection, name: str, statement: bytes, parameter
 def vector_text(vector: Vectors) -> str:
     """A vector as pgvector reads it; six digits are more than halfvec keeps."""
     return "[" + ",".join(f"{value:.6g}" for value in vector.tolist()) + "]"
+
+
+_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def _json(value: Any) -> str | bytes:
+    """JSON as the library writes it, in a third of the time."""
+    try:
+        return orjson.dumps(value, option=_JSON)
+    except TypeError:  # numbers beyond 64 bits, keys that are not texts
+        return json.dumps(value)

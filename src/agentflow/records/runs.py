@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from agentflow.errors import Busy, Conflict, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Lease, Owner
 from agentflow.records.branches import hide_replaced
-from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
+from agentflow.records.connections import IN_TURN, Connection, Connections, Written, in_turn
 from agentflow.turn import Json
 
 STATUS = ("pending", "running", "success", "error", "interrupted")
@@ -249,16 +249,23 @@ class Runs:
                     raise
                 return earlier
 
-    async def finish(self, lease: Lease, ending: Ending, *, partial: str = "") -> None:
-        """End the run, with what it has said so far. Raises LeaseLost when a newer attempt owns it: nothing written."""
+    async def finish(
+        self, lease: Lease, ending: Ending, *, partial: str = "", beside: Sequence[Written] = ()
+    ) -> None:
+        """End the run, with what it has said so far, and write `beside` in the same transaction.
+
+        Raises LeaseLost when a newer attempt owns it: the end is not written.
+        """
         message = uuid5(UUID(lease.run_id), "assistant")
         statement = FINISH_PARTIAL if partial else FINISH
         said = {"message": message, "text": partial} if partial else {}
-        await self._fenced(statement, lease, {**self._ending(ending), **said})
+        await self._fenced(statement, lease, {**self._ending(ending), **said}, beside)
 
-    async def note_state(self, lease: Lease, state: str) -> None:
-        """The thread's values after a turn, whose end the ledger has written."""
-        async with self.connections.use(lease.owner) as connection:
+    async def note_state(self, lease: Lease, state: str, *, beside: Sequence[Written] = ()) -> None:
+        """The thread's values after a turn, whose end the ledger has written; and `beside`, together with them."""
+        async with self.connections.use(lease.owner) as connection, connection.together():
+            for statement, parameters in beside:
+                await connection.execute(statement, parameters)
             await connection.execute(NOTE, {"run": lease.run_id, "attempt": lease.attempt, "state": state})
 
     async def forget_thread(self, lease: Lease) -> None:
@@ -434,9 +441,13 @@ class Runs:
             "error": None if ending.error is None else Jsonb(ending.error),
         }
 
-    async def _fenced(self, statement: str, lease: Lease, extra: dict[str, Any]) -> None:
+    async def _fenced(
+        self, statement: str, lease: Lease, extra: dict[str, Any], beside: Sequence[Written] = ()
+    ) -> None:
         parameters = {"run": lease.run_id, "attempt": lease.attempt, **extra}
-        async with self.connections.use(lease.owner) as connection:
+        async with self.connections.use(lease.owner) as connection, connection.together():
+            for other, given in beside:
+                await connection.execute(other, given)
             row = await (await connection.execute(statement.encode(), parameters)).fetchone()
         if row is None:
             raise LeaseLost(f"Attempt {lease.attempt} of run {lease.run_id} is no longer the current one.")

@@ -13,6 +13,7 @@ from langgraph.types import Command, Send
 
 from agentflow.errors import AgentflowError, DatabaseDown, GraphFailed
 from agentflow.protocols import Lease, Owner
+from agentflow.records.connections import Written
 from agentflow.records.runs import Ending, Runs
 from agentflow.runs.conversation import Conversation, answer_id, answered, shown
 from agentflow.runs.encoding import interrupt_shown, storable
@@ -91,22 +92,23 @@ class GraphRuns:
                 async for names, mode, chunk in _chunks(graph, given, config, work, ours=lease.graph == OWN):
                     tell(names, mode, chunk)
             except (AgentflowError, asyncio.CancelledError):
+                await _flushed(graph)
                 raise
             except Exception as error:
-                raise GraphFailed(str(error), kind=type(error).__name__) from error
-            finally:
                 await _flushed(graph)
+                raise GraphFailed(str(error), kind=type(error).__name__) from error
             interrupts = await _pending(graph, config) if outcome.interrupted else {}
+            steps = await _taken(graph)
         await before_end()
         if lease.graph == OWN:
-            await self.runs.note_state(lease, storable(shown(outcome.values or {})))
+            await self.runs.note_state(lease, storable(shown(outcome.values or {})), beside=steps)
             return
         if _leaves_nothing(work):
             await self.runs.forget_thread(lease)
             return
         status = "interrupted" if outcome.interrupted else "idle"
         state = None if outcome.values is None else storable(_without_interrupt(outcome.values))
-        await self.runs.finish(lease, Ending("success", status, state, interrupts))
+        await self.runs.finish(lease, Ending("success", status, state, interrupts), beside=steps)
 
     async def _teller(self, lease: Lease, stream: Stream, outcome: Outcome) -> Tell:
         """What is done with every chunk: the outcome remembers it, the stream tells it."""
@@ -259,6 +261,11 @@ async def _flushed(graph: Any) -> None:
     if hasattr(graph.checkpointer, "flush"):
         with contextlib.suppress(DatabaseDown):
             await graph.checkpointer.flush()
+
+
+async def _taken(graph: Any) -> Sequence[Written]:
+    """What the saver still gathers, to be written with the run's end."""
+    return await graph.checkpointer.taken() if hasattr(graph.checkpointer, "taken") else ()
 
 
 async def _pending(graph: Any, config: Json) -> Json:

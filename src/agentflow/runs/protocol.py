@@ -119,11 +119,8 @@ class ProtocolRuns:
                 yield Event(*row)
 
     async def _flushing(self, lease: Lease) -> None:
+        owed = self.owed.setdefault(lease.run_id, Owed())
         while True:
-            owed = self.owed.get(lease.run_id)
-            if owed is None:
-                await asyncio.sleep(FLUSH)
-                continue
             await owed.wanted.wait()
             await asyncio.sleep(FLUSH)
             await self._flush_quietly(lease)

@@ -6,16 +6,16 @@ from agentflow.api.protocol import a2a, assistants, commands, crons, mcp, meta, 
 
 
 def routers() -> list[APIRouter]:
-    """In the order in which paths are tried: fixed ones before those with ids."""
+    """In the order in which paths are tried: fixed ones before ids, what is asked most before the rest."""
     return [
+        crons.router,
+        stream.router,
+        runs.router,
         meta.router,
         assistants.router,
         threads.router,
-        crons.router,
         commands.router,
         mcp.router,
         a2a.router,
-        stream.router,
-        runs.router,
         store.router,
     ]
