@@ -39,6 +39,7 @@ from agentflow.records.memories import Archive
 from agentflow.records.migrate import migrate
 from agentflow.records.postings import settle
 from agentflow.records.scopes import Place, Scopes
+from agentflow.records.vocabulary import READ
 from agentflow.retrieval.terms import term
 
 DIM, WORDS, SESSION = 384, 20_000, 20
@@ -49,8 +50,10 @@ where collection_id = {collection} and scope_id = %(scope)s and embedding is not
 order by embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit 10
 """
 RELATE = """
-insert into related (collection_id, term, near, nearness)
-select %(collection)s, * from unnest(%(terms)s::int[], %(near)s::int[], %(nearness)s::float4[]) on conflict do nothing
+insert into word (collection_id, term, word, nearest)
+select %(collection)s, term, 'w' || term, array_agg(entry order by entry desc)
+from unnest(%(terms)s::int[], %(entries)s::bigint[]) u(term, entry) group by term
+on conflict (collection_id, term) do update set nearest = excluded.nearest
 """
 
 
@@ -101,15 +104,15 @@ async def load(world: World, items: int) -> float:
 
 
 async def relate(world: World, place: Place) -> None:
-    """Sixteen words near each word, as the vocabulary would learn them from real texts."""
+    """Eight words near each word, as the vocabulary would learn them from real texts."""
     random = np.random.default_rng(8)
     numbers = np.array([term(f"w{word}") for word in range(WORDS)])
-    near = numbers[random.integers(WORDS, size=(WORDS, 16))]
+    near = numbers[random.integers(WORDS, size=(WORDS, READ))]
+    nearness = np.rint(random.uniform(0, 0.6, size=near.shape) * 65535).astype(np.int64)
     parameters = {
         "collection": place.collection_id,
-        "terms": np.repeat(numbers, 16).tolist(),
-        "near": near.ravel().tolist(),
-        "nearness": random.uniform(0, 0.6, size=near.size).tolist(),
+        "terms": np.repeat(numbers, READ).tolist(),
+        "entries": ((nearness << 32) + near + 2**31).ravel().tolist(),
     }
     async with world.connections.background() as connection:
         await connection.execute(RELATE, parameters)

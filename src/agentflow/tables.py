@@ -13,7 +13,8 @@ collection.kind 1 conversation 2 documents 3 facts. outbox.kind "embed" a vector
 memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. scope: how many items, their length
 in terms, the languages among them, and whether it is so large that it has postings (records/postings.py); posting: in
 which of a scope's items a term occurs, and in block 0 in how many.
-word: the words of a collection with their vectors; related: which of them are near which, from 0 to 1.
+word: the words of a collection; embedding: their vectors (retrieval/sketch.py), null while owed; nearest: the words
+near them (records/vocabulary.py).
 memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
 link: the memories that a derived one was made from. scope: a user's, a role's or a thread's; null: everybody's.
 receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `written` the transaction that did it.
@@ -31,7 +32,6 @@ from typing import Any
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
     ARRAY,
-    REAL,
     BigInteger,
     Boolean,
     Column,
@@ -352,23 +352,12 @@ word = Table(
     ),
     Column("term", Integer, nullable=False),
     Column("word", Text, nullable=False),
-    Column("embedding", HALFVEC),
+    Column("embedding", LargeBinary),
+    Column("nearest", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
     PrimaryKeyConstraint("collection_id", "term"),
+    postgresql_with={"fillfactor": 80},
 )
 Index("word_owed_ix", word.c.collection_id, postgresql_where=word.c.embedding.is_(None))
-
-related = Table(
-    "related",
-    metadata,
-    _tenant(),
-    Column(
-        "collection_id", Integer, ForeignKey("agentflow.collection.id", ondelete="CASCADE"), nullable=False
-    ),
-    Column("term", Integer, nullable=False),
-    Column("near", Integer, nullable=False),
-    Column("nearness", REAL, nullable=False),
-    PrimaryKeyConstraint("collection_id", "term", "near", postgresql_include=["nearness"]),
-)
 
 vector_place = Table(
     "vector_place",

@@ -23,6 +23,7 @@ from agentflow.records.connections import Connection, Connections
 from agentflow.records.postings import distinct, take_out, unindexed
 from agentflow.records.rights import Owner
 from agentflow.records.traces import Traces
+from agentflow.records.vocabulary import NEAR
 from agentflow.turn import Json
 
 BATCH = 2000
@@ -76,10 +77,11 @@ delete from word w where w.collection_id = %(collection)s and w.term = any(%(ter
                   where s.collection_id = w.collection_id and s.posted and p.df > 0)
 returning w.term
 """
-RELATED = """
-delete from related where collection_id = %(collection)s
-  and (term = any(%(terms)s::int[]) or near = any(%(terms)s::int[]))
-"""
+RELATED = f"""
+update word set nearest = array(select e from unnest(nearest) e where {NEAR.format(entry="e")} <> all(%(terms)s::int[]))
+where collection_id = %(collection)s
+  and exists (select from unnest(nearest) e where {NEAR.format(entry="e")} = any(%(terms)s::int[]))
+"""  # noqa: S608 - constants
 # A document that lost chunks is read again when it is added again; without chunks it goes.
 SHORTENED = """
 update document d set digest = '', chunks = (select count(*) from memory m where m.document_id = d.id)
@@ -260,7 +262,7 @@ async def _words(connection: Connection, rows: Sequence[Any]) -> int:
         terms = unindexed([row[:4] for row in rows if row[0] == collection])["terms"]
         unused = sorted(set(terms).difference(distinct([bow for (bow,) in others])))
         deleted = await (await connection.execute(WORDS, {**named, "terms": unused})).fetchall()
-        await connection.execute(RELATED, {**named, "terms": [term for (term,) in deleted]})
+        await connection.execute(RELATED.encode(), {**named, "terms": [term for (term,) in deleted]})
         gone += len(deleted)
     return gone
 

@@ -79,7 +79,6 @@ KEPT = (
         "memory",
         "posting",
         "word",
-        "related",
         "link",
         "outbox",
         "scope",

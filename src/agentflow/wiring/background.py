@@ -107,7 +107,7 @@ async def _asked(services: Services) -> None:
 
 async def _paid(outbox: Outbox, _payload: Json) -> None:
     """Batch after batch while whole ones are owed, as after a large document; turns come in between. Raises Later."""
-    while await outbox.drain(limit=BATCH) >= BATCH:  # noqa: ASYNC110 - what is owed grows in the database
+    while max(await outbox.drain(limit=BATCH), await outbox.learn(limit=BATCH)) >= BATCH:  # noqa: ASYNC110 - in tables
         await asyncio.sleep(GATHER)
     if await outbox.put_off():
         raise Later("The embedder refuses.", pause=PAUSE)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 from agentflow.records.postings import COUNT, ITEM, LENGTH
 from agentflow.records.scopes import Place
+from agentflow.records.vocabulary import NEAR, NEARNESS
 from agentflow.retrieval.bm25 import K1, B
 from agentflow.retrieval.fusion import Weights
 
@@ -67,12 +68,13 @@ pool as (
       and m.session_id = s.session_id and m.seq between s.seq - 2 and s.seq + 2 offset 0) m
   where {VISIBLE})
 """  # noqa: S608 - constants, and row ids of ours
-HINTS = """
-  select r.near, own.term, r.nearness
+HINTS = f"""
+  select r.near, own.term, r.nearness::float4
   from own cross join lateral (
-    select near, least(nearness, 0.999) as nearness from related
-    where collection_id = {collection} and term = own.term order by related.nearness desc limit {near}) r
-"""
+    select {NEAR.format(entry="e")} as near, {NEARNESS.format(entry="e")} as nearness
+    from word cross join unnest(nearest[1:{{near}}]) e
+    where collection_id = {{collection}} and term = own.term offset 0) r
+"""  # noqa: S608 - constants
 MEANING = """
   union (select session_id, seq from memory
          where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
