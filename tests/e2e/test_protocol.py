@@ -478,6 +478,52 @@ async def test_a_repeated_request_and_an_old_state_show_the_conversation_as_it_w
     assert told(then["values"]) == ["Write python code"]
 
 
+async def test_other_agents_and_tools_repeat_with_a_key_too(client, http) -> None:
+    async def sent(path: str, method: str, params: dict, key: str) -> dict:
+        body = {"jsonrpc": "2.0", "id": uuid4().hex, "method": method, "params": params}
+        return (await http.post(path, json=body, headers={"Idempotency-Key": key})).json()
+
+    def message(text: str) -> dict:
+        return {"message": {"role": "user", "parts": [{"kind": "text", "text": text}], "messageId": uuid4().hex}}
+
+    def tool(text: str) -> dict:
+        return {"name": G, "arguments": say(text)}
+
+    agent = (await client.assistants.search(graph_id=G))[0]["assistant_id"]
+    for path, method, params in ((f"/a2a/{agent}", "message/send", message), ("/mcp", "tools/call", tool)):
+        key = uuid4().hex
+        first, again, other = [await sent(path, method, params(text), key) for text in ("hi", "hi", "ho")]
+        assert json.dumps(first["result"]).count("heard: hi") == json.dumps(again["result"]).count("heard: hi") > 0
+        assert other["error"]["data"] == {"error": "Conflict", "status": 409}
+        if method == "message/send":
+            assert first["result"]["id"] == again["result"]["id"]
+            assert len(await client.runs.list(first["result"]["contextId"])) == 1
+
+
+async def test_a_command_with_a_key_is_obeyed_once(client, http) -> None:
+    one = await thread(client)
+
+    async def sent(method: str, key: str, **params) -> dict:
+        body = {"id": 1, "method": method, "params": params}
+        path = f"/threads/{one}/commands"
+        return (await http.post(path, json=body, headers={"Idempotency-Key": key})).json()
+
+    start, answer = uuid4().hex, uuid4().hex
+    begun = [await sent("run.start", start, assistant_id=G, input=say("approve")) for _ in range(2)]
+    assert begun[0]["result"] == begun[1]["result"]
+    other = await sent("run.start", start, assistant_id=G, input=say("ho"))
+    assert (other["type"], other["error"]) == ("error", "conflict")
+    await client.runs.join(one, begun[0]["result"]["run_id"])
+    found = (await client.threads.get(one))["interrupts"]
+    (waits,) = [each["id"] for several in found.values() for each in several]
+    answered = [await sent("input.respond", answer, interrupt_id=waits, response="yes") for _ in range(2)]
+    assert answered[0]["result"] == answered[1]["result"]
+    await client.runs.join(one, answered[0]["result"]["run_id"])
+    again = await sent("input.respond", answer, interrupt_id=waits, response="yes")
+    assert again["result"] == answered[0]["result"]
+    assert len(await client.runs.list(one)) == 2
+
+
 async def test_retries_at_once_are_one_run(client, http) -> None:
     one, key = await thread(client), {"Idempotency-Key": uuid4().hex}
     body = {"assistant_id": G, "input": say("hi")}

@@ -1,6 +1,7 @@
 """A2A: an assistant as an agent for other agents. A context is a thread, a task is a run."""
 
 from typing import Any
+from uuid import UUID, uuid5
 
 import uuid_utils
 from fastapi import APIRouter, Request
@@ -8,9 +9,8 @@ from starlette.responses import Response
 
 from agentflow import __version__
 from agentflow.api.protocol.assistants import assistant
-from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, error, result
-from agentflow.api.protocol.runs import begun, owned_run
-from agentflow.api.protocol.runs import result as values_of
+from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, conflict, error, result
+from agentflow.api.protocol.runs import begun, key_of, outcome, owned_run
 from agentflow.api.protocol.stream import sse
 from agentflow.api.protocol.wire import (
     ProtocolRoute,
@@ -22,13 +22,14 @@ from agentflow.api.protocol.wire import (
     shaped,
     who,
 )
-from agentflow.errors import AgentflowError, BadInput, NotFound
+from agentflow.errors import AgentflowError, BadInput, Conflict, NotFound
 from agentflow.runs.encoding import encoded
 from agentflow.runs.feed import Feed
 from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["a2a"])
+CONTEXTS = UUID("0f0c2f9d-8a0f-4d39-9a57-5d5c4f4f4c1e")
 NO_TASK, NOT_CANCELABLE = -32001, -32002
 STATES = {
     "pending": "submitted",
@@ -86,6 +87,8 @@ async def a2a(request: Request, assistant_id: str) -> Response:
         return await _answered(request, chosen, call, call.params or {})
     except NotFound as missing:
         return error(call.id, NO_TASK, missing.message)
+    except Conflict as used:
+        return conflict(call, used)
     except BadInput as wrong:
         return error(call.id, PARAMS, wrong.message)
     except AgentflowError as broken:
@@ -96,7 +99,6 @@ async def _answered(request: Request, chosen: Json, call: Call, params: Json) ->
     match call.method:
         case "message/send":
             run, feed = await _begun(request, chosen, params)
-            await feed.ended()
             return result(call, await _ended(request, run, feed))
         case "message/stream":
             run, feed = await _begun(request, chosen, params)
@@ -118,19 +120,26 @@ async def _begun(request: Request, chosen: Json, params: Json) -> tuple[Json, Fe
     texts = [
         str(one.get("text")) for one in parts if isinstance(one, dict) and one.get("kind", "text") == "text"
     ]
-    thread = body_uuid(message.get("contextId"), "message.contextId") or str(uuid_utils.uuid7())
+    key = key_of(request)
+    thread = body_uuid(message.get("contextId"), "message.contextId") or _context(request, key)
     given = {"messages": [{"role": "user", "content": "\n".join(texts)}]}
     body = RunWanted(assistant_id=chosen["assistant_id"], input=given, if_not_exists="create")
-    run, feed, _ = await begun(request, body, thread, streams=True)
+    run, feed, _ = await begun(request, body, thread, streams=True, key=key)
     return run, feed
 
 
+def _context(request: Request, key: str | None) -> str:
+    """A thread for a message without one; with an idempotency key the same for every try."""
+    me = who(request)
+    return str(uuid_utils.uuid7() if key is None else uuid5(CONTEXTS, f"{me.tenant} {me.user} {key}"))
+
+
 async def _ended(request: Request, run: Json, feed: Feed) -> Json:
-    values = await values_of(request, run, feed)
+    values = await outcome(request, run, feed)
     if isinstance(values, dict) and "__error__" in values:
         return task(run, "failed", str(values["__error__"].get("message", "")))
-    if feed.outcome.interrupted:
-        return task(run, "input-required", encoded((values or {}).get("__interrupt__")).decode())
+    if isinstance(values, dict) and "__interrupt__" in values:
+        return task(run, "input-required", encoded(values["__interrupt__"]).decode())
     messages = values.get("messages") if isinstance(values, dict) else None
     text = _text(messages[-1]) if messages else encoded(values).decode()
     artifact = {
@@ -146,7 +155,6 @@ async def _streamed(request: Request, call: Call, run: Json, feed: Feed) -> Any:
         return b"data: %s\n\n" % encoded({"jsonrpc": "2.0", "id": call.id, "result": value})
 
     yield told(task(run, "working"))
-    await feed.ended()
     found = await _ended(request, run, feed)
     for artifact in found.get("artifacts", ()):
         yield told({**_place(run), "kind": "artifact-update", "artifact": artifact, "lastChunk": True})

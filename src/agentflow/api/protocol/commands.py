@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from agentflow.api.bodies import parsed
 from agentflow.api.origins import welcome
-from agentflow.api.protocol.runs import KEEP_ALIVE
+from agentflow.api.protocol.runs import KEEP_ALIVE, key_of
 from agentflow.api.protocol.stream import HEARTBEAT, sse
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import (
@@ -30,7 +30,7 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.api.sse import Events
-from agentflow.errors import AgentflowError, BadInput
+from agentflow.errors import AgentflowError, BadInput, Conflict
 from agentflow.runs.encoding import encoded
 from agentflow.runs.events import Behind
 from agentflow.runs.telling import MODES, Wanted
@@ -90,45 +90,49 @@ async def command(request: Request, thread_id: str) -> Response:
         return detail(400, error.message)
     if body is None:
         return detail(400, "A command is an object of id, method and params.")
-    return answer(await obeyed(request, thread, body))
+    try:
+        return answer(await obeyed(request, thread, body, key_of(request)))
+    except BadInput as error:
+        return detail(400, error.message)
 
 
-async def obeyed(request: Request, thread_id: str, body: Command) -> Json:
-    """A command's answer; what goes wrong is one too."""
+async def obeyed(request: Request, thread_id: str, body: Command, key: str | None = None) -> Json:
+    """A command's answer; what goes wrong is one too. `key` is an idempotency key."""
     done = {"run.start": start, "input.respond": respond, "state.get": state}.get(body.method)
     if done is None:
         return failed(body.id, "unknown_command", f"There is no command {body.method!r}.")
     try:
-        return {"type": "success", "id": body.id, **await done(request, thread_id, body.params)}
+        return {"type": "success", "id": body.id, **await done(request, thread_id, body.params, key)}
     except AgentflowError as error:
         return failed(body.id, _code(error), error.message)
 
 
-async def start(request: Request, thread_id: str, params: Json) -> Json:
+async def start(request: Request, thread_id: str, params: Json, key: str | None) -> Json:
     """Begin a run; the thread is made where there is none. A checkpoint to fork from is in the config."""
     body = shaped({"if_not_exists": "create", **params}, RunWanted)
     place = ((body.config or {}).get("configurable") or {}).get("checkpoint_id")
     body.checkpoint_id = body.checkpoint_id or (str(place) if place else None)
-    return await _begun(request, thread_id, body)
+    return await _begun(request, thread_id, body, key)
 
 
-async def respond(request: Request, thread_id: str, params: Json) -> Json:
+async def respond(request: Request, thread_id: str, params: Json, key: str | None) -> Json:
     """Answer an interrupt, or several at once."""
     body = shaped(params, Responses)
     me, served = who(request), services(request)
     thread = await served.threads.get(thread_id, tenant=me.tenant, user=me.user)
     waiting = {one["id"] for found in thread["interrupts"].values() for one in found}
     given = {one.interrupt_id: one.response for one in body.responses or [shaped(params, Reply)]}
+    known = key and await served.worker.ledger.with_key(key, tenant=me.tenant, user=me.user)
     for wanted in given:
-        if wanted not in waiting:
+        if wanted not in waiting and not known:
             raise NoSuchInterrupt(f"No interrupt {wanted!r} waits in this thread.")
     command = {"resume": given, "update": body.update, "goto": body.goto}
     wanted_run = {"command": command, "config": body.config, "metadata": body.metadata}
     run = shaped({"assistant_id": thread["metadata"]["assistant_id"], **wanted_run}, RunWanted)
-    return await _begun(request, thread_id, run)
+    return await _begun(request, thread_id, run, key)
 
 
-async def state(request: Request, thread_id: str, params: Json) -> Json:
+async def state(request: Request, thread_id: str, params: Json, _key: str | None) -> Json:
     """The thread's values now, or those that are asked for."""
     found = await services(request).states.get(await owned(request, thread_id))
     keys = params.get("keys")
@@ -141,14 +145,16 @@ class NoSuchInterrupt(BadInput):
     """Nothing waits for this answer."""
 
 
-async def _begun(request: Request, thread_id: str, body: RunWanted) -> Json:
+async def _begun(request: Request, thread_id: str, body: RunWanted, key: str | None) -> Json:
     body.stream_mode, body.stream_subgraphs = list(MODES), True
     me, served = who(request), services(request)
-    new = await planned(served, body, me.tenant, me.user, thread_id, streams=True)
+    new = await planned(served, body, me.tenant, me.user, thread_id, streams=True, key=key)
+    known = key and await served.worker.ledger.with_key(key, tenant=me.tenant, user=me.user)
     log = log_of(request, thread_id)
     through = log.stream.last
     run, feed = await served.worker.submit(new)
-    served.logs.follow(log, feed, new.graph)
+    if not known:
+        served.logs.follow(log, feed, new.graph)
     return {"result": {"run_id": run["run_id"]}, "meta": {"applied_through_seq": through}}
 
 
@@ -159,6 +165,8 @@ def failed(ident: int | str | None, code: str, message: str) -> Json:
 def _code(error: AgentflowError) -> str:
     if isinstance(error, NoSuchInterrupt):
         return "no_such_interrupt"
+    if isinstance(error, Conflict):
+        return "conflict"
     return "invalid_argument" if isinstance(error, BadInput) else "no_such_run"
 
 

@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from agentflow import __version__
 from agentflow.api.protocol.assistants import schema_of_input
-from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, error, result
+from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, conflict, error, result
 from agentflow.api.protocol.runs import finished
 from agentflow.api.protocol.wire import ProtocolRoute, described, owner, raw, services, shaped
-from agentflow.errors import AgentflowError, BadInput
+from agentflow.errors import AgentflowError, BadInput, Conflict
 from agentflow.protocols import Scope
 from agentflow.runs.encoding import encoded
 from agentflow.runs.registry import OWN
@@ -72,6 +72,8 @@ async def mcp(request: Request) -> Response:
         return await _answered(request, call, call.params or {})
     except BadInput as wrong:
         return error(call.id, PARAMS, wrong.message)
+    except Conflict as used:
+        return conflict(call, used)
     except AgentflowError as broken:
         return error(call.id, INTERNAL, broken.message)
 

@@ -190,9 +190,16 @@ def give_up(request: Request, run_id: str) -> None:
 
 
 async def finished(request: Request, body: RunWanted, thread_id: str | None) -> Any:
-    """Run to the end; values, or `__error__`."""
+    """Run to the end; values, or `__error__`. Honours the request's idempotency key."""
     thread = body_uuid(thread_id, "thread_id")
-    run, feed, _ = await begun(request, body, thread, streams=False)
+    run, feed, _ = await begun(request, body, thread, streams=False, key=key_of(request))
+    return await outcome(request, run, feed)
+
+
+async def outcome(request: Request, run: Json, feed: Feed) -> Any:
+    """What a run comes to, once it has ended; or has come to, if its key was known and it had ended before."""
+    if not is_open(run):
+        return await stored(request, run)
     await feed.ended()
     return await result(request, run, feed)
 
