@@ -484,7 +484,9 @@ async def test_other_agents_and_tools_repeat_with_a_key_too(client, http) -> Non
         return (await http.post(path, json=body, headers={"Idempotency-Key": key})).json()
 
     def message(text: str) -> dict:
-        return {"message": {"role": "user", "parts": [{"kind": "text", "text": text}], "messageId": uuid4().hex}}
+        return {
+            "message": {"role": "user", "parts": [{"kind": "text", "text": text}], "messageId": uuid4().hex}
+        }
 
     def tool(text: str) -> dict:
         return {"name": G, "arguments": say(text)}
@@ -493,7 +495,11 @@ async def test_other_agents_and_tools_repeat_with_a_key_too(client, http) -> Non
     for path, method, params in ((f"/a2a/{agent}", "message/send", message), ("/mcp", "tools/call", tool)):
         key = uuid4().hex
         first, again, other = [await sent(path, method, params(text), key) for text in ("hi", "hi", "ho")]
-        assert json.dumps(first["result"]).count("heard: hi") == json.dumps(again["result"]).count("heard: hi") > 0
+        assert (
+            json.dumps(first["result"]).count("heard: hi")
+            == json.dumps(again["result"]).count("heard: hi")
+            > 0
+        )
         assert other["error"]["data"] == {"error": "Conflict", "status": 409}
         if method == "message/send":
             assert first["result"]["id"] == again["result"]["id"]

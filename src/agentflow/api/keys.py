@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentflow.api.problems import problem
 from agentflow.api.quota import Quota
-from agentflow.api.tokens import Tokens
+from agentflow.api.tokens import Tokens, tokens
 from agentflow.errors import AgentflowError, DatabaseDown, Forbidden, Unauthorized
 from agentflow.protocols import Owner
 from agentflow.records.keys import PREFIX, SCOPES, Key, Keys
@@ -180,12 +180,12 @@ class Gate:
 
 def gate(app: ASGIApp, keys: Keys, settings: Settings, metrics: Metrics) -> Gate:
     """The gate that the settings ask for."""
-    server, tokens = settings.server, settings.access.tokens
+    server, given = settings.server, settings.access.tokens
     return Gate(
         app,
         keys,
         server.api_key.get_secret_value() if server.api_key else None,
-        Tokens(tokens) if tokens else None,
+        tokens(given, settings.egress.allow) if given else None,
         Quota(settings.limits, metrics),
         closed=must_show(settings),
     )

@@ -1,44 +1,44 @@
 """JSON Web Tokens: who an identity provider says is asking."""
 
-import asyncio
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import structlog
 
+from agentflow.api.published import PublishedKeys
+from agentflow.egress import Egress
 from agentflow.records.keys import SCOPES
 from agentflow.settings.access import TokenSettings
 
 log = structlog.get_logger(__name__)
-KEYS_FOR = 300
-"""Seconds for which a provider's published keys are kept."""
 
 
 class Tokens:
     """Verifies tokens against the settings; the algorithms are theirs, whatever a token claims."""
 
-    def __init__(self, settings: TokenSettings) -> None:
+    def __init__(self, settings: TokenSettings, published: PublishedKeys | None = None) -> None:
         self._settings = settings
-        self._published = (
-            None
-            if settings.jwks_url is None
-            else jwt.PyJWKClient(settings.jwks_url, lifespan=KEYS_FOR, timeout=5)
-        )
+        self._published = published
 
     async def claims(self, token: str) -> tuple[int, str, frozenset[str]] | None:
-        """Tenant, user and scopes; None for a token that proves nothing. The reason goes to the log only."""
+        """Tenant, user and scopes; None for a token that proves nothing. The reason goes to the log only.
+
+        Raises Unreachable while the provider's keys are not known.
+        """
         try:
-            return self._said(await asyncio.to_thread(self._verified, token))
+            return self._said(self._verified(token, await self._key(token)))
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             log.info("token refused", reason=str(error) or type(error).__name__)
             return None
 
-    def _verified(self, token: str) -> dict[str, Any]:
+    def _verified(self, token: str, key: Any) -> dict[str, Any]:
         settings = self._settings
         tenant = [settings.tenant_claim] if settings.tenant_claim else []
         claims: dict[str, Any] = jwt.decode(
             token,
-            self._key(token),
+            key,
             algorithms=list(settings.algorithms),
             audience=settings.audience,
             issuer=settings.issuer,
@@ -47,9 +47,13 @@ class Tokens:
         )
         return claims
 
-    def _key(self, token: str) -> Any:
+    async def _key(self, token: str) -> Any:
         if self._published is not None:
-            return self._published.get_signing_key_from_jwt(token).key
+            name = jwt.get_unverified_header(token).get("kid")
+            found = await self._published.named(name if isinstance(name, str) else None)
+            if found is None:
+                raise jwt.InvalidKeyError("the provider publishes no key of that name")
+            return found.key
         key = self._settings.public_key
         return key.get_secret_value() if key is not None else ""
 
@@ -62,3 +66,11 @@ class Tokens:
         if not user or len(user) > 512:
             raise ValueError("the user's claim is empty or too long")
         return tenant, user, frozenset(scopes) & frozenset(SCOPES)
+
+
+def tokens(settings: TokenSettings, allow: Sequence[str]) -> Tokens:
+    """As the settings want them. The provider's host may be private: the file names it, no request can."""
+    if settings.jwks_url is None:
+        return Tokens(settings)
+    host = urlsplit(settings.jwks_url).hostname or ""
+    return Tokens(settings, PublishedKeys(settings.jwks_url, Egress((*allow, host))))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import structlog
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.base import BaseStore
@@ -16,13 +17,17 @@ from agentflow.protocols import Lease, Owner
 from agentflow.records.connections import Written
 from agentflow.records.runs import Ending, Runs
 from agentflow.runs.conversation import Conversation, answer_id, answered, shown
+from agentflow.runs.discretion import Shows, always, discreet, instead
 from agentflow.runs.encoding import interrupt_shown, storable
 from agentflow.runs.events import Stream
 from agentflow.runs.modes import Translation, asked, asked_of_ours
 from agentflow.runs.registry import OWN, Registry
 from agentflow.turn import Json
 
+log = structlog.get_logger(__name__)
 Tell = Callable[[Sequence[str], str, Any], None]
+TELLING = frozenset({"tasks", "debug", "checkpoints", "events"})
+"""Modes in which LangGraph tells what was raised."""
 RECURSION = 25
 RECURSION_CAP = 100
 RESERVED = (
@@ -77,6 +82,8 @@ class GraphRuns:
     drop: Callable[[Owner, str, str], Awaitable[None]]
     """Removes a run's checkpoints: owner, thread id, run id."""
     conversation: Conversation
+    shows: Shows = always
+    """Whether clients may read what a graph's exceptions say."""
 
     async def execute(
         self, lease: Lease, stream: Stream, outcome: Outcome, *, before_end: Callable[[], Awaitable[None]]
@@ -96,7 +103,7 @@ class GraphRuns:
                 raise
             except Exception as error:
                 await _flushed(graph)
-                raise GraphFailed(str(error), kind=type(error).__name__) from error
+                raise await self._failed(lease, error) from error
             interrupts = await _pending(graph, config) if outcome.interrupted else {}
             steps = await _taken(graph)
         await before_end()
@@ -110,9 +117,16 @@ class GraphRuns:
         state = None if outcome.values is None else storable(_without_interrupt(outcome.values))
         await self.runs.finish(lease, Ending("success", status, state, interrupts), beside=steps)
 
+    async def _failed(self, lease: Lease, error: Exception) -> GraphFailed:
+        log.warning("graph raised", graph=lease.graph, run_id=lease.run_id, exc_info=error)
+        said = str(error) if await self.shows(lease.graph) else instead(lease.graph, error)
+        return GraphFailed(said, kind=type(error).__name__)
+
     async def _teller(self, lease: Lease, stream: Stream, outcome: Outcome) -> Tell:
         """What is done with every chunk: the outcome remembers it, the stream tells it."""
-        translation = Translation(frozenset((lease.work or {}).get("stream_mode", ())))
+        modes = frozenset((lease.work or {}).get("stream_mode", ()))
+        hides = bool(modes & TELLING) and not await self.shows(lease.graph)
+        translation = Translation(modes)
         said: Sequence[Json] = ()
         if lease.graph == OWN:
             said = await self.conversation.begun(lease.owner, lease.thread_id, lease.run_id)
@@ -123,6 +137,8 @@ class GraphRuns:
                 chunk = answered(chunk, said, lease.run_id)
             if not names:
                 outcome.take(mode, chunk)
+            if hides and mode in TELLING:
+                chunk = discreet(chunk)
             for name, data in translation.events(names, mode, chunk):
                 stream.add(name, data)
             if mode == "custom" and lease.graph == OWN and chunk.get("event") == "token":

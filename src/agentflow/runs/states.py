@@ -13,6 +13,7 @@ from langgraph.types import Command, StateSnapshot, StateUpdate
 from agentflow.errors import BadInput
 from agentflow.protocols import Owner
 from agentflow.runs.conversation import Conversation
+from agentflow.runs.discretion import Shows, always, discreet
 from agentflow.runs.encoding import interrupt_shown, storable
 from agentflow.runs.graphs import command_of
 from agentflow.runs.registry import OWN, Registry
@@ -50,6 +51,7 @@ class States:
     saver: Callable[[Owner, str], BaseCheckpointSaver[Any]]
     store: Callable[[Owner], BaseStore]
     conversation: Conversation
+    shows: Shows = always
 
     async def get(
         self, thread: Json, *, checkpoint: Mapping[str, Any] | None = None, subgraphs: bool = False
@@ -66,7 +68,7 @@ class States:
             snapshot = await graph.aget_state(place(thread, checkpoint), subgraphs=subgraphs)
         if self._graph_of(thread) == OWN:
             return tree.now(_state(snapshot)) if not checkpoint else tree.then(_state(snapshot))
-        return _state(snapshot)
+        return (await self._told(thread, [_state(snapshot)]))[0]
 
     async def history(
         self,
@@ -88,7 +90,8 @@ class States:
             options["limit"] = None
         async with self._opened(thread) as graph:
             config = place(thread, _without_id(checkpoint))
-            states = [_state(one) async for one in graph.aget_state_history(config, **options)]
+            found = [_state(one) async for one in graph.aget_state_history(config, **options)]
+            states = await self._told(thread, found)
         if tree is None:
             return states
         woven = [tree.then(one) for one in states] if metadata else tree.woven(states, options["limit"])
@@ -134,6 +137,12 @@ class States:
         }
         state = storable(snapshot.values) if snapshot.values else None
         return Changed("interrupted" if snapshot.next else "idle", state, interrupts)
+
+    async def _told(self, thread: Json, states: list[Json]) -> list[Json]:
+        failed = any(task["error"] for one in states for task in one["tasks"])
+        if not failed or await self.shows(str(self._graph_of(thread))):
+            return states
+        return [discreet(one) for one in states]
 
     def _graph_of(self, thread: Json) -> str | None:
         found = (thread["metadata"] or {}).get("graph_id")

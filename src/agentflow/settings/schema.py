@@ -188,6 +188,11 @@ class Server(Section):
     body_limit: Octets = 2 * 1024 * 1024
     message_chars: int = Field(200_000, ge=1)
     turn_seconds: Seconds = Field(600.0, description="A turn that takes longer is failed.")
+    graph_errors: Literal["auto", "shown", "hidden"] | tuple[str, ...] = Field(
+        "auto",
+        description="Whether callers read what a graph's exceptions say; a list: of these graphs only. auto: on "
+        "loopback, as long as nobody needs a key.",
+    )
     drain: Seconds = Field(
         15.0, description="How long a stop waits for requests, and then for turns; the rest is handed over."
     )
@@ -196,6 +201,14 @@ class Server(Section):
     def on_loopback(self) -> bool:
         """Whether only this machine reaches it."""
         return is_loopback(self.host)
+
+    def shows_errors_of(self, graph: str) -> bool | None:
+        """Whether callers read the texts of a graph's exceptions; None: where nobody needs a credential."""
+        if isinstance(self.graph_errors, tuple):
+            return graph in self.graph_errors
+        if self.graph_errors == "auto":
+            return None if self.on_loopback and self.api_key is None else False
+        return self.graph_errors == "shown"
 
 
 class OpenAISettings(Section):

@@ -33,6 +33,7 @@ from agentflow.runs import callbacks, clock, webhooks
 from agentflow.runs.callbacks import Callbacks, Post
 from agentflow.runs.clock import Clock
 from agentflow.runs.conversation import Conversation
+from agentflow.runs.discretion import Shows
 from agentflow.runs.graphs import GraphRuns
 from agentflow.runs.multitask import decide
 from agentflow.runs.protocol import ProtocolRuns
@@ -89,6 +90,7 @@ def served(
     egress: Egress,
     make_worker: Callable[[ProtocolRuns], Worker],
     secret: str | None,
+    shows: Shows,
 ) -> Served:
     """The protocol over one database; turns and runs share the worker and the jobs. `secret` signs callbacks."""
     threads, checkpoints = ThreadRows(connections), Checkpoints(connections)
@@ -107,7 +109,7 @@ def served(
         new = await planned(found, body, cron["tenant"], cron["user"], cron["thread_id"], streams=True)
         await found.worker.submit(new)
 
-    graphs = GraphRuns(registry, runs, saver, store, checkpoints.drop_run, conversation)
+    graphs = GraphRuns(registry, runs, saver, store, checkpoints.drop_run, conversation, shows)
 
     async def values(run: Json, tenant: int, user: str) -> object:
         thread = await threads.get(run["thread_id"], tenant=tenant, user=user)
@@ -121,7 +123,7 @@ def served(
         threads=threads,
         conversation=conversation,
         runs=runs,
-        states=States(registry, saver, store, conversation),
+        states=States(registry, saver, store, conversation, shows),
         checkpoints=checkpoints,
         crons=crons,
         store=store,

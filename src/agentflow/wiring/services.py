@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from agentflow import __version__
 from agentflow import graph as graphs
 from agentflow.egress import Egress
+from agentflow.errors import DatabaseDown
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
@@ -174,7 +175,9 @@ async def _services(
     make_worker = partial(_worker, needs, graph, ledger, connections, owed, metrics)
     signing = settings.webhooks.secret
     secret = None if signing is None else signing.get_secret_value()
-    protocol = served(connections, ledger, _registry(place, graph), egress, make_worker, secret)
+    keys = Keys(connections)
+    shows = partial(_shows, settings, keys)
+    protocol = served(connections, ledger, _registry(place, graph), egress, make_worker, secret, shows)
     return Services(
         settings=settings,
         mark=place.mark,
@@ -201,7 +204,7 @@ async def _services(
         owed=owed,
         metrics=metrics,
         figures=Figures(connections),
-        keys=Keys(connections),
+        keys=keys,
     )
 
 
@@ -251,6 +254,17 @@ def _worker(
 def _registry(place: Place, own: graphs.Graph) -> Registry:
     """Our graph, and those of the langgraph.json that was named at the start."""
     return Registry({OWN: own}) if place.graphs is None else read_graphs(place.graphs, own)
+
+
+async def _shows(settings: Settings, keys: Keys, graph: str) -> bool:
+    """Whether callers read what the graph's exceptions say."""
+    said = settings.server.shows_errors_of(graph)
+    if said is not None:
+        return said
+    try:
+        return settings.access.tokens is None and not await keys.any()
+    except DatabaseDown:
+        return False
 
 
 def _spans(settings: Settings, stack: AsyncExitStack) -> Spans:

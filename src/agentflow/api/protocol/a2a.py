@@ -9,7 +9,17 @@ from starlette.responses import Response
 
 from agentflow import __version__
 from agentflow.api.protocol.assistants import assistant
-from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, conflict, error, result
+from agentflow.api.protocol.jsonrpc import (
+    BROKEN,
+    INTERNAL,
+    INVALID,
+    PARAMS,
+    UNKNOWN,
+    Call,
+    conflict,
+    error,
+    result,
+)
 from agentflow.api.protocol.runs import begun, key_of, outcome, owned_run
 from agentflow.api.protocol.stream import sse
 from agentflow.api.protocol.wire import (

@@ -7,7 +7,17 @@ from starlette.responses import Response
 
 from agentflow import __version__
 from agentflow.api.protocol.assistants import schema_of_input
-from agentflow.api.protocol.jsonrpc import BROKEN, INTERNAL, INVALID, PARAMS, UNKNOWN, Call, conflict, error, result
+from agentflow.api.protocol.jsonrpc import (
+    BROKEN,
+    INTERNAL,
+    INVALID,
+    PARAMS,
+    UNKNOWN,
+    Call,
+    conflict,
+    error,
+    result,
+)
 from agentflow.api.protocol.runs import finished
 from agentflow.api.protocol.wire import ProtocolRoute, described, owner, raw, services, shaped
 from agentflow.errors import AgentflowError, BadInput, Conflict
