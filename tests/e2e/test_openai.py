@@ -240,6 +240,28 @@ def test_tool_calls_stream_as_deltas(forgetful) -> None:
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
+def test_the_older_form_of_tools_makes_a_round_trip(forgetful) -> None:
+    asked, functions = [{"role": "user", "content": "call the tool"}], [TOOL["function"]]
+    first = forgetful.chat.completions.create(model="agentflow/coder", messages=asked, functions=functions)
+    call = first.choices[0].message.function_call
+    assert (first.choices[0].finish_reason, call.name) == ("function_call", "look")
+    assert first.choices[0].message.tool_calls is None
+    told = [
+        *asked,
+        {"role": "assistant", "content": None, "function_call": call.model_dump()},
+        {"role": "function", "name": "look", "content": "rain"},
+    ]
+    last = forgetful.chat.completions.create(model="agentflow/coder", messages=told, functions=functions)
+    assert text_of(last) == "[coder] You said: call the tool The tool said: rain"
+
+
+def test_a_function_call_streams(forgetful) -> None:
+    chunks = list(chat(forgetful, "call the tool", stream=True, functions=[TOOL["function"]]))
+    grown = [one.choices[0].delta.function_call for one in chunks if one.choices[0].delta.function_call]
+    assert json.loads("".join(one.arguments or "" for one in grown)) == {"place": "call the tool"}
+    assert chunks[-1].choices[0].finish_reason == "function_call"
+
+
 def test_a_structured_answer_holds_to_its_schema(forgetful) -> None:
     shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": LOOK, "strict": True}}
     assert set(json.loads(text_of(chat(forgetful, "where?", response_format=shape)))) == {"place"}
@@ -310,6 +332,43 @@ def test_a_streamed_call_builds_up(forgetful) -> None:
     whole = events[-1].response.output[0]
     grown = "".join(one.delta for one in events if one.type == "response.function_call_arguments.delta")
     assert (whole.type, whole.arguments) == ("function_call", grown)
+
+
+def test_a_response_is_shown_again_with_what_it_answered(sdk) -> None:
+    given = sdk.responses.create(model="agentflow/coder", input="Snails are slow")
+    again = sdk.responses.retrieve(given.id)
+    assert (again.id, again.output, again.usage, again.status) == (
+        given.id,
+        given.output,
+        given.usage,
+        "completed",
+    )
+    assert again.model == "agentflow/coder"
+    item = sdk.responses.input_items.list(given.id).data[0]
+    assert (item.role, item.content[0].text) == ("user", "Snails are slow")
+
+
+def test_a_response_with_a_call_is_shown_again(sdk) -> None:
+    given = sdk.responses.create(model="agentflow/coder", input="call the tool", tools=[FLAT])
+    assert sdk.responses.retrieve(given.id).output == given.output
+
+
+def test_a_deleted_response_is_gone_with_what_was_remembered(client, sdk) -> None:
+    given = sdk.responses.create(model="agentflow/coder", input="My newt is called Egon")
+    sdk.responses.delete(given.id)
+    assert remembered(client, "newt") == []
+    with pytest.raises(openai.NotFoundError, match="There is no response"):
+        sdk.responses.retrieve(given.id)
+
+
+def test_a_deleted_response_within_a_thread_loses_its_words_alone(client, sdk) -> None:
+    first = sdk.responses.create(model="agentflow/coder", input="Rolf is a toad")
+    last = sdk.responses.create(
+        model="agentflow/coder", input="The toad is green", previous_response_id=first.id
+    )
+    sdk.responses.delete(last.id)
+    assert remembered(client, "toad") == ["Rolf is a toad"]
+    assert sdk.responses.retrieve(first.id).status == "completed"
 
 
 def test_another_response_is_not_there(sdk) -> None:
@@ -438,6 +497,19 @@ def test_documents_of_a_front_end_are_read_and_not_remembered(client, sdk) -> No
     again, _ = place(sdk, "How many lamps burn?", answer, "And by day?", X_Some_Chat_Id="c-lamps")
     assert again == thread
     assert remembered(client, "lamps") == ["How many lamps burn?"]
+
+
+@pytest.mark.parametrize("order", ["[Continue your last message.]", "[Write the next reply as the user.]"])
+def test_more_of_an_answer_is_no_turn_of_the_chat(client, sdk, order) -> None:
+    _, answer = place(sdk, f"Beavers build dams {order}")
+    before = remembered(client, "Beavers")
+    messages = [
+        {"role": "user", "content": f"Beavers build dams {order}"},
+        {"role": "assistant", "content": answer},
+        {"role": "system", "content": order},
+    ]
+    sdk.chat.completions.create(model="agentflow/coder", messages=messages)
+    assert remembered(client, "Beavers") == before
 
 
 def test_the_same_key_is_the_same_answer(client) -> None:

@@ -50,6 +50,14 @@ join message m on m.thread_id = r.thread_id and m.seq = r.seq
 where r.id = %(run)s and r.status = 2
 """
 
+# A turn's message, whether its thread has no other turn, and what was remembered of it.
+KEPT = """
+select m.content, not exists (select from run o where o.thread_id = r.thread_id and o.id <> r.id),
+       array(select i.id from memory i join message s on s.id = i.source_message
+             where i.thread_id = r.thread_id and s.thread_id = r.thread_id and s.run_id = r.id)
+from run r join message m on m.thread_id = r.thread_id and m.run_id = r.id and m.role = 2 where r.id = %(run)s
+"""
+
 OPEN = """
 insert into thread (id, tenant, user_ref, client_ref, role_name, meta)
 select %(thread)s, %(tenant)s, %(user)s, %(ref)s, (select role_name from thread where id = %(origin)s), %(meta)s
@@ -83,6 +91,14 @@ class Exchange(NamedTuple):
 
     asked: str
     answer: str
+
+
+class Kept(NamedTuple):
+    """What is kept of a turn: its message, whether it is its thread's only one, and its memories."""
+
+    asked: str
+    alone: bool
+    memories: list[int]
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,12 @@ class Conversations:
         thread, asked, details, unfinished = row
         told = unpacked(details)
         return Step(str(thread), asked, told.get("tool_calls", []), told.get("after", []), unfinished)
+
+    async def kept(self, run_id: str, owner: Owner) -> Kept | None:
+        """What there is of a turn of this user's."""
+        async with self.connections.use(owner) as connection:
+            row = await _one(connection, KEPT, {"run": run_id})
+        return None if row is None else Kept(*row)
 
     async def begin(
         self,

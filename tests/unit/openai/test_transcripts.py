@@ -38,7 +38,7 @@ def test_tools_stand_beside_the_conversation() -> None:
     assert [one["role"] for one in sent.after] == ["assistant", "tool"]
 
 
-def test_messages_of_one_speaker_are_one_and_a_message_without_an_answer_is_no_turn() -> None:
+def test_answers_in_a_row_are_one_and_a_message_without_an_answer_is_no_turn() -> None:
     sent = read(
         [
             said("user", "a"),
@@ -48,7 +48,7 @@ def test_messages_of_one_speaker_are_one_and_a_message_without_an_answer_is_no_t
             said("user", "e"),
         ]
     )
-    assert sent.turns() == [("a\n\nb", "c\n\nd")]
+    assert sent.turns() == [("b", "c\n\nd")]
     assert read([said("user", "failed"), said("user", "again")]).turns() == []
 
 
@@ -99,3 +99,16 @@ def test_whatever_is_sent_is_read_or_refused(messages) -> None:
     for reader in (lambda: read(messages), lambda: read(from_items(messages, None))):
         with contextlib.suppress(BadInput):
             assert isinstance(reader().text, str)
+
+
+@pytest.mark.parametrize(
+    ("last", "answered"),
+    [
+        ([], False),
+        ([said("assistant", "b")], True),
+        ([said("assistant", "b"), said("system", "[Continue your last message.]")], True),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], True),
+    ],
+)
+def test_a_message_that_has_its_answer_is_told_from_one_that_waits(last, answered) -> None:
+    assert read([said("user", "a"), *last]).answered is answered

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from agentflow.api import sse
 from agentflow.api.bodies import DoorRoute
 from agentflow.api.listening import unless_gone
+from agentflow.api.openai import functions
 from agentflow.api.openai.answering import Answer, answered
 from agentflow.api.openai.errors import in_stream
 from agentflow.api.openai.order import ChatBody, chat_order
@@ -36,15 +37,16 @@ async def completions(
     """
     services: Services = request.app.state.services
     order = chat_order(body, services.engine.capabilities)
+    older = bool(body.functions) and not body.tools
     answer = await answered(order, request, key=idempotency_key)
     if order.stream:
         wants_usage = bool((body.stream_options or {}).get("include_usage"))
-        frames = sse.alive(_frames(answer, wants_usage=wants_usage))
+        frames = sse.alive(_frames(answer, wants_usage=wants_usage, older=older))
         return StreamingResponse(
             frames, media_type="text/event-stream", headers={**sse.HEADERS, **answer.headers}
         )
     said = await unless_gone(request, _whole(answer))
-    return JSONResponse(_completion(answer, said), headers=answer.headers)
+    return JSONResponse(_completion(answer, said, older=older), headers=answer.headers)
 
 
 async def _whole(answer: Answer) -> Said:
@@ -55,7 +57,7 @@ async def _whole(answer: Answer) -> Said:
     return said
 
 
-def _completion(answer: Answer, said: Said) -> Json:
+def _completion(answer: Answer, said: Said, *, older: bool) -> Json:
     calls = said.calls()
     message: Json = {
         "role": "assistant",
@@ -64,12 +66,17 @@ def _completion(answer: Answer, said: Said) -> Json:
     }
     if calls:
         message["tool_calls"] = calls
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish}
+    finish = functions.finish(said.finish) if older else said.finish
+    shown = functions.message(message) if older else message
+    choice = {"index": 0, "message": shown, "logprobs": None, "finish_reason": finish}
     return {**_frame(answer, "chat.completion"), "choices": [choice], "usage": usage(said.usage or NOTHING)}
 
 
-async def _frames(answer: Answer, *, wants_usage: bool) -> AsyncGenerator[str, None]:
-    """Role first, then words, then the reason it ended; usage where it is asked for, and [DONE]."""
+async def _frames(answer: Answer, *, wants_usage: bool, older: bool) -> AsyncGenerator[str, None]:
+    """Role first, then words, then the reason it ended; usage where it is asked for, and [DONE].
+
+    `older`: tool calls are told as function calls.
+    """
     frame = _frame(answer, "chat.completion.chunk")
     last = Piece("")
     async with aclosing(answer.pieces) as pieces:
@@ -80,11 +87,12 @@ async def _frames(answer: Answer, *, wants_usage: bool) -> AsyncGenerator[str, N
                 if piece.text:
                     yield _chunk(frame, {"content": piece.text})
                 if piece.tool_calls:
-                    yield _chunk(frame, {"tool_calls": list(piece.tool_calls)})
+                    grown = {"tool_calls": list(piece.tool_calls)}
+                    yield _chunk(frame, functions.message(grown) if older else grown)
         except AgentflowError as error:
             yield _data(in_stream(error))
             return
-    yield _chunk(frame, {}, last.finish)
+    yield _chunk(frame, {}, functions.finish(last.finish) if older else last.finish)
     if wants_usage:
         yield _data({**frame, "choices": [], "usage": usage(last.usage or NOTHING)})
     yield "data: [DONE]\n\n"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from agentflow.api.openai.functions import as_tools
 from agentflow.api.openai.transcripts import Transcript, from_items, read
 from agentflow.errors import BadInput
 from agentflow.protocols import Capabilities
@@ -50,6 +51,8 @@ class ChatBody(Sampled):
     stop: str | list[str] | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     response_format: Json | None = None
+    functions: list[Json] | None = None
+    function_call: str | Json | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
 
@@ -90,6 +93,9 @@ def chat_order(body: ChatBody, able: Capabilities) -> Order:
         raise BadInput(f"n is {body.n}; one answer is given per request.", field="n", value=body.n)
     if body.logprobs or body.top_logprobs:
         raise BadInput("logprobs are not told; leave logprobs and top_logprobs out.", field="logprobs")
+    if body.functions and not body.tools:
+        older = {"tools": as_tools(body.functions), "tool_choice": body.function_call}
+        body = body.model_copy(update=older)
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     limit = body.max_completion_tokens or body.max_tokens
     sampling = {"max_tokens": limit, "seed": body.seed, "stop": tuple(filter(None, stops[:STOPS]))}

@@ -14,10 +14,10 @@ from agentflow.protocols import Said
 from agentflow.turn import Json, Usage
 
 
-def opened(answer: Answer, body: ResponsesBody, created: int) -> Json:
-    """The response before its first word."""
+def opened(name: str, body: ResponsesBody, created: int) -> Json:
+    """The response before its first word; `name` is the run's id."""
     return {
-        "id": f"resp_{answer.id}",
+        "id": f"resp_{name}",
         "object": "response",
         "created_at": created,
         "status": "in_progress",

@@ -31,7 +31,7 @@ async def responses(
     services: Services = request.app.state.services
     order = responses_order(body, services.engine.capabilities)
     answer = await answered(order, request, key=idempotency_key)
-    begun = opened(answer, body, int(time.time()))
+    begun = opened(answer.id, body, int(time.time()))
     if order.stream:
         frames = sse.alive(events(answer, begun))
         headers = {**sse.HEADERS, **answer.headers}

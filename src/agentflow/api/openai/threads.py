@@ -89,6 +89,8 @@ async def placed(
         return await desk.after(order.previous, memory=memory)
     if not order.sent.text.strip():
         raise BadInput("There is no message of a user to answer.", field="messages")
+    if order.sent.answered:
+        return Placed(None, memory=False, sent=order.sent)
     if hint is not None:
         return Placed(await desk.named(hint), memory, order.sent)
     thread = await desk.recognised() if memory else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from agentflow.api.openai.functions import called, ident
 from agentflow.api.openai.wrapping import unwrapped
 from agentflow.errors import BadInput
 from agentflow.prompt import ChatMessage
@@ -33,15 +34,22 @@ class Transcript:
         """Messages and answers before the last message.
 
         Tool calls and their results are left out: the whole of an answer is what was said to the user. A message
-        without an answer is none.
+        without an answer is none, and of several in a row the last is the one that was answered.
         """
         said = [one for one in self.before if one["role"] in ("user", "assistant") and one["content"].strip()]
-        groups = [
-            (speaker, "\n\n".join(_own(one) for one in group))
-            for speaker, group in groupby(said, lambda one: one["role"])
-        ]
+        groups = [(speaker, [_own(one) for one in group]) for speaker, group in groupby(said, _speaker)]
         pairs = pairwise(groups)
-        return [(asked[1], answer[1]) for asked, answer in pairs if asked[0] == "user"]
+        return [(asked[1][-1], "\n\n".join(answer[1])) for asked, answer in pairs if asked[0] == "user"]
+
+    @property
+    def answered(self) -> bool:
+        """Whether the last message has its answer already: the client wants more of it, or something else."""
+        last = self.after[-1] if self.after else None
+        return last is not None and last["role"] == "assistant" and not last.get("tool_calls")
+
+
+def _speaker(message: ChatMessage) -> str:
+    return message["role"]
 
 
 def read(messages: Sequence[Mapping[str, Any]]) -> Transcript:
@@ -107,11 +115,12 @@ def _message(given: Mapping[str, Any], field: str) -> ChatMessage:
     if role == "user":
         return {"role": "user", "content": content}
     if role == "assistant":
-        calls = _calls(given.get("tool_calls") or [], field)
+        calls = _calls(given.get("tool_calls") or called(given), field)
         message: ChatMessage = {"role": "assistant", "content": content}
         return {**message, "tool_calls": calls} if calls else message
     if role in ("tool", "function"):
-        return {"role": "tool", "content": content, "tool_call_id": str(given.get("tool_call_id") or "")}
+        found = str(given.get("tool_call_id") or ("" if role == "tool" else ident(given.get("name"))))
+        return {"role": "tool", "content": content, "tool_call_id": found}
     known = "system, developer, user, assistant and tool"
     raise BadInput(f"{field}.role is {role!r}; roles are {known}.", field=f"{field}.role", value=role)
 
