@@ -369,7 +369,8 @@ class Request:
 class Lease:
     """The right to work on a run; every write carries `attempt` and fails once a newer one exists.
 
-    `work` is what a run of the LangGraph protocol was asked for; None for a turn of another door.
+    `work` is what a run of the LangGraph protocol was asked for; None for a turn of another door. `watched`:
+    the process that accepted it listens, or another one, so its events are logged.
     """
 
     run_id: str
@@ -382,6 +383,7 @@ class Lease:
     given: Given | None = None
     graph: str = "agent"
     work: Json | None = None
+    watched: bool = False
 
     @property
     def owner(self) -> Owner:

@@ -54,13 +54,14 @@ async def dropped(work: Awaitable[None], after: float, then: float) -> None:
 
 
 async def all_are_back(connections: Connections) -> None:
-    """As many borrowers at once as there are connections get one each, and hold it until all have one."""
+    """As many borrowers at once as there are connections get one each, hold it until all have one, and own it."""
     full = asyncio.Barrier(2)
 
     async def hold() -> None:
         async with connections.use(MINE) as connection:
             await full.wait()
-            await connection.execute("select 1")
+            found = await connection.execute("select agentflow.user_ref()")
+            assert await found.fetchone() == ("default",)
 
     await asyncio.gather(hold(), hold())
 
@@ -76,6 +77,15 @@ async def test_a_borrower_that_is_cancelled_twice_loses_no_connection(
             await dropped(borrow(connections), moments.random() * 0.03, moments.random() * 0.003)
 
     await asyncio.gather(*(client() for _ in range(BORROWERS)))
+    await all_are_back(connections)
+
+
+async def test_a_connection_that_was_left_in_the_middle_is_not_lent_again(connections: Connections) -> None:
+    async with connections.use(MINE) as connection:
+        connection.pgconn.enter_pipeline_mode()
+    async with connections.use(MINE) as connection:
+        await connection.set_autocommit(value=False)
+        await connection.execute("select 1")
     await all_are_back(connections)
 
 

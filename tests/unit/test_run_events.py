@@ -48,6 +48,26 @@ async def test_a_reader_that_is_too_far_behind_is_cut_off() -> None:
     assert len(stream.events) < 5
 
 
+async def test_a_reader_from_elsewhere_hears_nothing_twice_from_a_mirror_that_is_behind() -> None:
+    stream, source = Stream("run"), Stream("run")
+    reading = asyncio.create_task(read(stream, after=2))
+    await asyncio.sleep(0)
+    for number in range(4):
+        source.add("values", number)
+        stream.take(source.events[-1])
+    stream.close()
+    assert await reading == [3, 4]
+
+
+async def test_another_attempt_goes_on_above_what_the_first_has_told() -> None:
+    stream = Stream("run")
+    stream.add("metadata", 1)
+    stream.go_on(1007)
+    stream.add("values", 2)
+    stream.close()
+    assert (stream.first, await read(stream, after=5)) == (1008, [1008])
+
+
 async def test_silence_is_told_as_nothing() -> None:
     assert await anext(Stream("run").follow(idle=0.001)) == []
 

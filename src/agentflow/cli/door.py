@@ -59,6 +59,7 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
         try:
             yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         finally:
+            services.served.thread_streams.end()
             server.should_exit = True
             await serving
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import orjson
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg.pq import PipelineStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
@@ -170,7 +170,17 @@ async def _lent(pool: Pool) -> AsyncIterator[Connection]:
         async with connection:
             yield connection
     finally:
+        if not _at_rest(connection):
+            await connection.close()
         await pool.putconn(connection)
+
+
+def _at_rest(connection: Connection) -> bool:
+    """Whether nothing is under way. A borrower cancelled twice may leave a pipeline open; the next one's statements
+    would run in it behind each other, without their owner.
+    """
+    state = connection.pgconn
+    return state.pipeline_status == PipelineStatus.OFF and state.transaction_status == TransactionStatus.IDLE
 
 
 async def _take(pool: Pool, left: asyncio.Event) -> Connection:

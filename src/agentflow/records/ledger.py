@@ -73,14 +73,29 @@ CLAIM = """
 with c as (
   update run set attempt = attempt + 1, status = 1, worker = %(worker)s,
                  lease_until = now() + %(lease)s * interval '1 second'
-  where id = %(run)s and (status = 0 or status = 1 and lease_until < now())
-    and (start_after is null or start_after <= now())
+  where id = %(run)s and (status = 0 or status = 1 and lease_until < now()) and start_after is null
     and not exists (select from run o where o.thread_id = run.thread_id and o.status in (0, 1) and o.seq < run.seq
                       and (o.start_after is null or o.start_after <= now()))
-  returning id, thread_id, tenant, seq, attempt, wanted_role, given, graph, work)
+  returning id, thread_id, tenant, seq, attempt, wanted_role, given, graph, work, watched)
 select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, coalesce(m.content, ''), c.wanted_role, c.given, c.graph,
-       c.work
+       c.work, c.watched
 from c join thread t on t.id = c.thread_id left join message m on m.thread_id = c.thread_id and m.seq = c.seq
+"""
+
+# A run that was to begin later takes its place in the thread when its time has come: behind what was said meanwhile.
+# Who waits behind its old place is told, and who listens to the thread.
+DUE = """
+with t as (
+  update thread set last_seq = thread.last_seq + 1 from run r
+  where r.id = %(run)s and r.status = 0 and r.start_after <= now() and thread.id = r.thread_id
+  returning thread.id, thread.last_seq),
+r as (
+  update run set seq = t.last_seq, start_after = null from t
+  where run.id = %(run)s and run.status = 0 and run.start_after <= now()
+  returning run.id, t.id as thread_id, t.last_seq),
+m as (
+  update message set seq = r.last_seq from r where message.thread_id = r.thread_id and message.run_id = r.id)
+select pg_notify('agentflow', 'thread ' || r.thread_id), pg_notify('agentflow', 'begun ' || r.thread_id) from r
 """
 
 RENEW = """
@@ -215,15 +230,15 @@ class PostgresLedger:
 
     async def claim(self, run_id: str) -> Lease | None:
         """See Ledger.claim."""
+        parameters = {"run": run_id, "worker": self.worker, "lease": self.lease}
         async with self.connections.background() as connection:
-            cursor = await connection.execute(
-                CLAIM, {"run": run_id, "worker": self.worker, "lease": self.lease}
-            )
-            row = await cursor.fetchone()
+            row = await (await connection.execute(CLAIM, parameters)).fetchone()
+            if row is None and (await connection.execute(DUE, parameters)).rowcount == 1:
+                row = await (await connection.execute(CLAIM, parameters)).fetchone()
         if row is None:
             return None
-        run, thread, attempt, tenant, user, text, role, given, graph, work = row
-        return Lease(str(run), str(thread), attempt, tenant, user, text, role, given, graph, work)
+        run, thread, *rest = row
+        return Lease(str(run), str(thread), *rest)
 
     async def renew(self, lease: Lease) -> str | None:
         """See Ledger.renew."""

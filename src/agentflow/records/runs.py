@@ -1,7 +1,7 @@
 """Runs of the protocol: accepted, shown, stopped and ended. Claiming and renewing is the ledger's, for all runs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -28,7 +28,7 @@ with excluded as (select %(thread_meta)s::jsonb as meta),
 t as (
   update thread set {_NEXT} from excluded
   where id = %(thread)s and tenant = %(tenant)s and user_ref = %(user)s
-  returning thread.id, thread.last_seq),
+  returning thread.id, thread.last_seq, coalesce(thread.watched_until > now(), false) as heard),
 """
 _MADE = f"""
 with t as (
@@ -36,7 +36,7 @@ with t as (
   values (%(thread)s, %(tenant)s, %(user)s, 1, %(thread_meta)s)
   on conflict (id) do update set {_NEXT}
     where thread.tenant = excluded.tenant and thread.user_ref = excluded.user_ref
-  returning id, last_seq),
+  returning id, last_seq, coalesce(watched_until > now(), false) as heard),
 """
 # The run, and its message where the graph is ours; it starts at once unless another is open that may run now.
 _RUN = """
@@ -49,7 +49,7 @@ r as (
   select %(run)s, %(tenant)s, t.id, t.last_seq, %(graph)s, now.go, now.go, %(key)s, %(fingerprint)s, %(role)s,
          %(worker)s, now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s,
          %(multitask)s, case when %(after)s > 0 then now() + %(after)s * interval '1 second' end,
-         now.go = 0 and %(watched)s, %(follows)s::int
+         now.go = 0 and %(watched)s or t.heard, %(follows)s::int
   from t, open, lateral (select (open.due = 0 and %(after)s <= 0)::int as go) now
   where open.n < %(limit)s
   on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
@@ -58,7 +58,9 @@ m as (
   insert into message (thread_id, seq, id, tenant, run_id, role, content, meta)
   select r.thread_id, r.seq, %(message)s, %(tenant)s, r.id, 2, %(text)s::text, %(message_meta)s
   from r where %(text)s::text is not null)
-select (select count(*) from t), open.n, r.status, r.attempt, r.started_at from open left join r on true
+select (select count(*) from t), open.n, r.status, r.attempt, r.started_at, r.seq, (select t.heard from t),
+       (select pg_notify('agentflow', 'begun ' || t.id) from t where t.heard or %(told)s)
+from open left join r on true
 """
 ACCEPT = {False: _KNOWN + _RUN, True: _MADE + _RUN}
 
@@ -156,6 +158,7 @@ WATCH = """
 with w as (update run set watched = true where id = %(run)s and tenant = %(tenant)s returning id, status)
 select w.status, case when w.status in (0, 1) then pg_notify('agentflow', 'watch ' || w.id) end from w
 """
+GOING = "select true from run where id = %(run)s and tenant = %(tenant)s and status in (0, 1)"
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,9 @@ class NewRun:
     """A run to be accepted. `work` is what was asked for; `text` is the message, where the graph is ours.
 
     Without `thread_id` the run gets a thread of its own; `create` makes the named thread where it is missing.
-    `watched`: somebody will read its events here, whoever works on it. `after` is seconds. `key` is an idempotency
-    key, which stands for what `fingerprint` was derived from.
+    `watched`: somebody will read its events here, whoever works on it; `told`: who listens to the thread hears of it
+    even where the thread was not known yet. `after` is seconds. `key` is an idempotency key, which stands for what
+    `fingerprint` was derived from.
     `follows` is the place in the thread that a turn goes on from, where that is not the last one.
     """
 
@@ -183,6 +187,7 @@ class NewRun:
     message_meta: Json | None = None
     wanted_role: str | None = None
     watched: bool = False
+    told: bool = False
     key: str | None = None
     fingerprint: bytes = b""
     follows: int | None = None
@@ -192,11 +197,14 @@ class NewRun:
 class AcceptedRun:
     """`lease` where the run may start at once; `stopped` are running runs that it ends.
 
-    Not `fresh`: the idempotency key was known, and `run` is the earlier one.
+    `place` is the run's in its thread; `heard`: somebody listens to the thread. Not `fresh`: the idempotency key
+    was known, and `run` is the earlier one.
     """
 
     run: Json
     lease: Lease | None
+    place: int = 0
+    heard: bool = False
     stopped: tuple[str, ...] = ()
     how: str = "interrupt"
     fresh: bool = True
@@ -337,6 +345,11 @@ class Runs:
             row = await cursor.fetchone()
         return row is not None and row[0] in (0, 1)
 
+    async def going(self, run_id: str, *, tenant: int) -> bool:
+        """Whether the run is there and has not ended."""
+        async with self.connections.use(Owner(tenant)) as connection:
+            return (await connection.execute(GOING, {"run": run_id, "tenant": tenant})).rowcount == 1
+
     async def webhook(self, run_id: str, *, tenant: int) -> str | None:
         """Where the run's end is to be told."""
         async with self.connections.use(Owner(tenant)) as connection:
@@ -353,7 +366,7 @@ class Runs:
             accepted = await self._written(connection, new, parameters)
             if new.follows is not None:
                 await hide_replaced(connection, parameters["thread"], parameters["run"])
-        return AcceptedRun(accepted.run, accepted.lease, stopped, how)
+        return replace(accepted, stopped=stopped, how=how)
 
     async def _by_key(self, connection: Connection, new: NewRun) -> AcceptedRun | None:
         parameters = {"key": new.key, "tenant": new.tenant, "user": new.user}
@@ -387,7 +400,16 @@ class Runs:
             row = await (await connection.execute(statement, parameters)).fetchone()
         else:
             row = await in_turn(connection, new.thread_id, statement, parameters)
-        threads, waiting, status, attempt, at = row or (0, 0, None, 0, None)
+        threads, waiting, status, attempt, at, place, heard, _ = row or (
+            0,
+            0,
+            None,
+            0,
+            None,
+            0,
+            False,
+            None,
+        )
         if threads == 0:
             raise NotFound(f"There is no thread {new.thread_id}.", field="thread_id", value=new.thread_id)
         if status is None:
@@ -402,7 +424,7 @@ class Runs:
             run, str(parameters["thread"]), attempt, new.tenant, new.user, new.text or "", new.wanted_role,
             graph=new.graph, work=new.work,
         )  # fmt: skip
-        return AcceptedRun(shown, lease if status == 1 else None)
+        return AcceptedRun(shown, lease if status == 1 else None, place, heard)
 
     def _parameters(self, new: NewRun) -> dict[str, Any]:
         run = uuid_utils.uuid7()
@@ -423,6 +445,7 @@ class Runs:
             "text": new.text,
             "message": uuid5(UUID(str(run)), "user"),
             "watched": new.watched,
+            "told": new.told,
             "key": new.key,
             "fingerprint": new.fingerprint,
             "follows": new.follows,

@@ -90,7 +90,6 @@ select id, on_expiry, tenant, user_ref from thread where expires_at < now()
   and not exists (select from run where run.thread_id = thread.id and run.status in (0, 1))
 order by expires_at limit %(limit)s for update skip locked
 """
-WATCHED = f"update thread set watched_until = now() + interval '2 minutes' where id = %(id)s and {_MINE}"
 
 
 @dataclass(frozen=True)
@@ -204,13 +203,6 @@ class ThreadRows:
         """Its time is no longer limited."""
         async with self.connections.use(owner) as connection:
             await connection.execute("update thread set expires_at = null where id = %s", (thread_id,))
-
-    async def watch(self, thread_id: str, *, tenant: int, user: str) -> None:
-        """For two minutes, have the events of its runs logged, whoever works on them. Raises NotFound."""
-        async with self.connections.use(Owner(tenant, user)) as connection:
-            parameters = {"id": thread_id, "tenant": tenant, "user": user}
-            if (await connection.execute(WATCHED.encode(), parameters)).rowcount != 1:
-                raise _unknown(thread_id)
 
     async def _one(
         self, statement: str, thread_id: str, tenant: int, user: str, extra: dict[str, Any]

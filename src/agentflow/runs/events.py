@@ -29,10 +29,10 @@ class Event(NamedTuple):
         return f"{self.at}-{self.seq}"
 
 
-def seq_of(event_id: str) -> int:
+def seq_of(event_id: str, *, digits: int = 9) -> int:
     """The sequence number in an id of ours; 0 (everything) for `-1`, `-` and what is not one of ours."""
     number = event_id.rpartition("-")[2]
-    return int(number) if number.isdecimal() and event_id[:1].isdigit() and len(number) < 10 else 0
+    return int(number) if number.isdecimal() and event_id[:1].isdigit() and len(number) <= digits else 0
 
 
 class Behind(AgentflowError):
@@ -71,6 +71,13 @@ class Stream:
             self._gone += 1
         self._wake()
 
+    def go_on(self, last: int) -> None:
+        """Numbers go on above `last`: an earlier attempt has told events up to there, which are not at hand."""
+        if last > self.last:
+            self._gone += len(self.events)
+            self.events.clear()
+            self._size, self.last = 0, last
+
     @property
     def first(self) -> int:
         """The number of the oldest event that is kept."""
@@ -91,10 +98,14 @@ class Stream:
             changed = self._changed
             if place < self._gone:
                 raise Behind(f"Reading run {self.run_id} is too slow; continue with Last-Event-ID.")
-            ready = list(islice(self.events, place - self._gone, None))
-            place += len(ready)
+            come = list(islice(self.events, place - self._gone, None))
+            place += len(come)
+            # A mirror may still be behind a reader who comes from the run's own process.
+            ready = [event for event in come if event.seq > after]
             if ready:
                 yield ready
+            elif come:
+                continue
             elif self.closed:
                 return
             elif not await _set(changed, idle):

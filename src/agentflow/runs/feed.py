@@ -17,12 +17,15 @@ from agentflow.turn import Json
 class Feed:
     """Grows until `close`; every reader sees every event in order.
 
-    Of a run of the LangGraph protocol the events are in `stream`, and `outcome` is what it has come to.
+    Of a run of the LangGraph protocol the events are in `stream`, and `outcome` is what it has come to; `place` is
+    the run's in its thread. `placed`: of a run elsewhere, set once it is known which events will come.
     """
 
     run_id: str
     thread_id: str
     stream: Stream | None = None
+    place: int = 0
+    placed: asyncio.Event | None = None
     outcome: Outcome = field(default_factory=Outcome)
     events: list[Json] = field(default_factory=list)
     result: Json | None = None

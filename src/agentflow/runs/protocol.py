@@ -1,19 +1,18 @@
-"""Runs of the LangGraph protocol between the worker and their readers: their streams, their log, their end."""
+"""Runs of the LangGraph protocol as the worker executes them: their streams, their log, their end."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import structlog
 
 from agentflow.errors import AgentflowError, DatabaseDown
-from agentflow.protocols import Lease, Ledger, Owner
+from agentflow.protocols import Lease, Ledger
 from agentflow.records.events import EventLog
 from agentflow.records.runs import Runs
 from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
 from agentflow.runs.graphs import GraphRuns
-from agentflow.runs.wakes import Wakes, woken
+from agentflow.runs.wakes import Wakes
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
@@ -21,7 +20,8 @@ FLUSH = 0.05
 """Seconds between two writes of a run's events."""
 LOGGED = 8 << 20
 """Bytes of one run's events that are logged; its end is told in any case."""
-PATIENCE = 5.0
+AHEAD = 1000
+"""Numbers left out before a new attempt: the last one has told its own readers more than it could log."""
 
 
 @dataclass
@@ -51,23 +51,30 @@ class ProtocolRuns:
     wakes: Wakes
     owed: dict[str, Owed] = field(default_factory=dict)
 
-    def begin(self, feed: Feed, work: Json) -> None:
-        """Give the feed a stream; its first event is there before the run is."""
+    def begin(self, feed: Feed, work: Json, *, watched: bool = False) -> None:
+        """Give the feed a stream, logged where somebody elsewhere may read it; its first event is there at once."""
         feed.stream = Stream(feed.run_id)
-        if work.get("stream_resumable"):
+        if watched or work.get("stream_resumable"):
             self.watched(feed)
         feed.stream.add("metadata", {"run_id": feed.run_id, "attempt": 1})
 
     def watched(self, feed: Feed) -> None:
-        """Log the feed's events from now on."""
-        if feed.stream is not None and feed.stream.kept is None:
-            feed.stream.kept = self.owed.setdefault(feed.run_id, Owed()).keep
+        """Log the feed's events from now on; of a run that has not begun, all of them."""
+        if feed.stream is None or feed.stream.kept is not None:
+            return
+        feed.stream.kept = self.owed.setdefault(feed.run_id, Owed()).keep
+        for event in feed.stream.events if feed.stream.last == 1 else ():
+            feed.stream.kept(event)
+
+    def left(self, run_id: str) -> None:
+        """Another process has executed it, or nobody: what was to be logged here is dropped."""
+        self.owed.pop(run_id, None)
 
     async def execute(self, feed: Feed, lease: Lease) -> None:
         """Run to the committed end; what is logged is logged before that."""
         stream = feed.stream or Stream(feed.run_id)
         if lease.attempt > 1:
-            stream.last = max(stream.last, await self.log.last(lease.owner, lease.run_id))
+            stream.go_on(await self.log.last(lease.owner, lease.run_id) + AHEAD)
         flushing = asyncio.create_task(self._flushing(lease))
         try:
             await self.graphs.execute(lease, stream, feed.outcome, before_end=lambda: self._flush(lease))
@@ -91,32 +98,6 @@ class ProtocolRuns:
             await self.runs.forget_thread(lease)
         else:
             await self.ledger.fail(lease, error, final=True)
-
-    async def mirror(self, feed: Feed, owner: Owner) -> None:
-        """Tell here what another process has logged since."""
-        if feed.stream is None:
-            return
-        for seq, at, name, data in await self.log.read(owner, feed.run_id, feed.stream.last):
-            feed.stream.take(Event(seq, at, name, data))
-
-    async def elsewhere(self, feed: Feed, owner: Owner) -> None:
-        """Follow a run that another process works on, until it has ended."""
-        with self.wakes.on(feed.run_id) as event:
-            going = await self.runs.watch(feed.run_id, tenant=owner.tenant)
-            if feed.stream is not None and not feed.stream.last:
-                feed.stream.last = await self.log.last(owner, feed.run_id)
-            while going:
-                going = await self.runs.watch(feed.run_id, tenant=owner.tenant)
-                await self.mirror(feed, owner)
-                if going:
-                    await woken(event, within=PATIENCE)
-
-    async def replay(self, owner: Owner, run_id: str, after: int) -> AsyncIterator[Event]:
-        """Logged events with higher numbers."""
-        while rows := await self.log.read(owner, run_id, after):
-            for row in rows:
-                after = row[0]
-                yield Event(*row)
 
     async def _flushing(self, lease: Lease) -> None:
         owed = self.owed.setdefault(lease.run_id, Owed())

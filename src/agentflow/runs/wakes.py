@@ -46,8 +46,10 @@ class Wakes:
                 event.set()
 
 
-async def woken(event: asyncio.Event, *, within: float) -> None:
-    """Wait until the event is set, or `within` seconds have passed, and clear it."""
+async def woken(event: asyncio.Event, *, within: float) -> bool:
+    """Wait until the event is set, and clear it; False when `within` seconds have passed before."""
     with suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), within)
+    was = event.is_set()
     event.clear()
+    return was

@@ -22,10 +22,10 @@ from agentflow.errors import (
 from agentflow.graph import Graph
 from agentflow.protocols import Acceptance, Lease, Ledger, Owner, Request, RunRecord
 from agentflow.records.runs import NewRun
-from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
-from agentflow.runs.live import LiveThreads
+from agentflow.runs.following import Following
 from agentflow.runs.protocol import ProtocolRuns
+from agentflow.runs.thread_stream import begun
 from agentflow.runs.wakes import Wakes, woken
 from agentflow.telemetry import Metrics
 from agentflow.telemetry.traces import NoSpans, Spans
@@ -68,9 +68,11 @@ class Worker:
     open: Counter[int] = field(default_factory=Counter)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     stops: dict[str, str] = field(default_factory=dict)
-    live: LiveThreads = field(default_factory=LiveThreads)
-    mirrors: dict[str, Feed] = field(default_factory=dict)
-    mirroring: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    following: Following = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None:
+            self.following = Following(self.protocol.runs, self.protocol.log, self.wakes, self.feeds)
 
     async def start(self, request: Request) -> Feed:
         """Commit the message, then let the turn run. The feed of a known idempotency key is the earlier turn's.
@@ -99,7 +101,8 @@ class Worker:
         for run_id in accepted.stopped:
             self.halt(run_id, accepted.how)
         feed = Feed(accepted.run["run_id"], accepted.run["thread_id"])
-        self._protocol.begin(feed, new.work)
+        feed.place = accepted.place
+        self._protocol.begin(feed, new.work, watched=accepted.heard)
         return accepted.run, self._run(feed, new.tenant, accepted.lease, after=new.after)
 
     async def stop(self, run_ids: Sequence[str], how: str, *, tenant: int) -> list[str]:
@@ -114,34 +117,11 @@ class Worker:
 
     def follow(self, run_id: str, thread_id: str, owner: Owner) -> Feed:
         """The feed of a run of the protocol, whoever works on it; of an ended one it is closed soon."""
-        known = self.feeds.get(run_id) or self.mirrors.get(run_id)
-        if known is not None:
-            return known
-        feed = self.mirrors[run_id] = Feed(run_id, thread_id, Stream(run_id))
-        self.mirroring[run_id] = asyncio.create_task(self._mirrored(feed, owner))
-        return feed
-
-    async def _mirrored(self, feed: Feed, owner: Owner) -> None:
-        try:
-            await self._protocol.elsewhere(feed, owner)
-        except AgentflowError as error:
-            log.warning("run cannot be followed", run_id=feed.run_id, reason=error.message)
-        finally:
-            self.mirrors.pop(feed.run_id, None)
-            self.mirroring.pop(feed.run_id, None)
-            feed.close()
-
-    def running(self, thread_id: str) -> list[Feed]:
-        """The feeds of a thread's open runs that are known here, in their order."""
-        return [feed for feed in self.feeds.values() if feed.thread_id == thread_id]
+        return self.following.feed(run_id, thread_id, owner)
 
     async def forget_events(self) -> None:
         """Remove logged events that are too old. Raises DatabaseDown."""
         await self._protocol.log.forget()
-
-    def replay(self, owner: Owner, run_id: str, after: int) -> AsyncIterator[Event]:
-        """Events of a run that were logged, with numbers above `after`."""
-        return self._protocol.replay(owner, run_id, after)
 
     def halt(self, run_id: str, how: str) -> None:
         """Stop a run that this process works on; `how` is "interrupt" or "rollback"."""
@@ -161,6 +141,8 @@ class Worker:
                 self.protocol.watched(self.feeds[which])
             case "run":
                 self.wakes.every(which)
+            case "begun":
+                self.wakes.every(begun(which))
             case _:
                 pass
 
@@ -177,7 +159,7 @@ class Worker:
                 log.warning("turn recovered", run_id=run_id, attempt=lease.attempt)
                 feed = Feed(run_id, lease.thread_id)
                 if self.protocol is not None and lease.work is not None:
-                    self.protocol.begin(feed, lease.work)
+                    self.protocol.begin(feed, lease.work, watched=lease.watched)
                 self._run(feed, lease.tenant, lease)
         return taken
 
@@ -194,10 +176,9 @@ class Worker:
             await asyncio.wait(tasks, timeout=grace)
         for task in tasks:
             task.cancel()
-        mirroring = list(self.mirroring.values())
-        for task in mirroring:
-            task.cancel()
-        await asyncio.gather(*tasks, *mirroring, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.protocol is not None:
+            await self.following.close()
 
     @property
     def _protocol(self) -> ProtocolRuns:
@@ -234,7 +215,6 @@ class Worker:
         self.feeds[feed.run_id] = feed
         self.open[tenant] += 1
         feed.meter = self.metrics.turn()
-        self.live.begun(feed)
         work = self._work(feed, tenant, lease, after)
         self.tasks[feed.run_id] = asyncio.create_task(work, name=f"turn {feed.run_id}")
         return feed
@@ -258,6 +238,8 @@ class Worker:
             self.open[tenant] -= 1
             for known_by in (self.feeds, self.tasks, self.stops):
                 known_by.pop(feed.run_id, None)
+            if self.protocol is not None:
+                self.protocol.left(feed.run_id)
             feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))
             self.wakes.first(feed.thread_id)
             self.wakes.every(feed.run_id)
@@ -280,7 +262,7 @@ class Worker:
         except NotFound:
             return True
         if self.protocol is not None and feed.stream is not None:
-            await self.protocol.mirror(feed, Owner(tenant))
+            await self.following.mirror(feed, Owner(tenant))
         elif found.status in ("done", "failed"):
             _tell(feed, found)
         return found.status in ("done", "failed", "cancelled")

@@ -24,6 +24,7 @@ from agentflow.records.events import EventLog
 from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.jobs import Jobs
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.listeners import Listeners
 from agentflow.records.own_checkpoints import OwnSaver
 from agentflow.records.rights import Owner as Rightful
 from agentflow.records.runs import Runs
@@ -39,7 +40,7 @@ from agentflow.runs.multitask import decide
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry, assistant_of
 from agentflow.runs.states import States
-from agentflow.runs.thread_log import ThreadLogs
+from agentflow.runs.thread_stream import ThreadStreams
 from agentflow.runs.wakes import Wakes
 from agentflow.runs.wanted import RunWanted, planned
 from agentflow.runs.webhooks import Webhooks
@@ -61,7 +62,7 @@ class Served:
     crons: Crons
     store: Callable[[Owner], UserStore]
     worker: Worker
-    logs: ThreadLogs
+    thread_streams: ThreadStreams
     egress: Egress
     forgetting: Forgetting
     jobs: Jobs
@@ -110,6 +111,7 @@ def served(
         await found.worker.submit(new)
 
     graphs = GraphRuns(registry, runs, saver, store, checkpoints.drop_run, conversation, shows)
+    worker = make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes()))
 
     async def values(run: Json, tenant: int, user: str) -> object:
         thread = await threads.get(run["thread_id"], tenant=tenant, user=user)
@@ -127,13 +129,13 @@ def served(
         checkpoints=checkpoints,
         crons=crons,
         store=store,
-        logs=ThreadLogs(),
+        thread_streams=ThreadStreams(Listeners(connections), worker.following, worker.wakes),
         egress=egress,
         forgetting=Forgetting(connections),
         jobs=jobs,
         clock=Clock(crons, jobs, begin),
         callbacks=Callbacks(CallbackRecords(connections), post, jobs),
-        worker=make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes())),
+        worker=worker,
     )
     jobs.on(clock.JOB, found.clock.strike)
     jobs.on(callbacks.JOB, found.callbacks.deliver)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from agentflow.api.protocol.wire import (
     described,
     detail,
     given,
+    owner,
     raw,
     services,
     shaped,
@@ -34,7 +35,7 @@ from agentflow.errors import AgentflowError, BadInput, Conflict
 from agentflow.runs.encoding import encoded
 from agentflow.runs.events import Behind
 from agentflow.runs.telling import MODES, Wanted
-from agentflow.runs.thread_log import ThreadLog
+from agentflow.runs.thread_events import before, told
 from agentflow.runs.wanted import RunWanted, planned
 from agentflow.turn import Json
 
@@ -53,7 +54,7 @@ class Subscription(Given):
     channels: list[str] = Field(default_factory=list, max_length=64)
     namespaces: list[list[str]] | None = Field(None, max_length=64)
     depth: int | None = Field(None, ge=0, le=32)
-    since: int = Field(0, ge=0)
+    since: int = Field(0, ge=0, lt=1 << 53)
 
 
 class Reply(Given):
@@ -67,12 +68,6 @@ class Responses(Given):
     goto: Any = None
     config: Json | None = None
     metadata: Json | None = None
-
-
-def log_of(request: Any, thread_id: str) -> ThreadLog:
-    """The caller's log of a thread: the same id of somebody else is another log."""
-    me = who(request)
-    return services(request).logs.of(f"{me.tenant} {me.user}", thread_id)
 
 
 @router.post(
@@ -146,16 +141,13 @@ class NoSuchInterrupt(BadInput):
 
 
 async def _begun(request: Request, thread_id: str, body: RunWanted, key: str | None) -> Json:
-    body.stream_mode, body.stream_subgraphs = list(MODES), True
+    """Its events are logged: any process may be asked for them, also later."""
+    body.stream_mode, body.stream_subgraphs, body.stream_resumable = list(MODES), True, True
     me, served = who(request), services(request)
     new = await planned(served, body, me.tenant, me.user, thread_id, streams=True, key=key)
-    known = key and await served.worker.ledger.with_key(key, tenant=me.tenant, user=me.user)
-    log = log_of(request, thread_id)
-    through = log.stream.last
-    run, feed = await served.worker.submit(new)
-    if not known:
-        served.logs.follow(log, feed, new.graph)
-    return {"result": {"run_id": run["run_id"]}, "meta": {"applied_through_seq": through}}
+    run, feed = await served.worker.submit(replace(new, told=True))
+    place = feed.place or await served.thread_streams.place(owner(request), run["run_id"])
+    return {"result": {"run_id": run["run_id"]}, "meta": {"applied_through_seq": before(place)}}
 
 
 def failed(ident: int | str | None, code: str, message: str) -> Json:
@@ -178,12 +170,12 @@ def _code(error: AgentflowError) -> str:
     openapi_extra=described(Subscription),
 )
 async def events(request: Request, thread_id: str) -> Response:
-    log = log_of(request, uuid_of(thread_id, "thread_id"))
-    return sse(_framed(log, await given(request, Subscription)), {})
+    thread = uuid_of(thread_id, "thread_id")
+    return sse(_framed(request, thread, await given(request, Subscription)), {})
 
 
-async def _framed(log: ThreadLog, body: Subscription) -> AsyncIterator[bytes]:
-    async for event in _heard(log, body):
+async def _framed(request: Request, thread_id: str, body: Subscription) -> AsyncIterator[bytes]:
+    async for event in _heard(request, thread_id, body):
         if event is None:
             yield HEARTBEAT
         else:
@@ -194,18 +186,15 @@ async def _framed(log: ThreadLog, body: Subscription) -> AsyncIterator[bytes]:
             )
 
 
-async def _heard(log: ThreadLog, body: Subscription) -> AsyncIterator[Json | None]:
-    """What the subscriber wants, and None as a sign of life; stays open across runs."""
+async def _heard(request: Any, thread_id: str, body: Subscription) -> AsyncIterator[Json | None]:
+    """What the subscriber wants, and None as a sign of life; stays open across runs, and may begin before the first."""
     spaces = tuple(tuple(one) for one in body.namespaces or ())
     wanted = Wanted(frozenset(body.channels), spaces, body.depth)
+    streams = services(request).thread_streams
     try:
-        async for found in log.stream.follow(max(body.since, log.stream.first - 1), idle=KEEP_ALIVE):
-            for one in found:
-                event = orjson.loads(one.data)
-                if wanted.takes(event):
-                    yield event
-            if not found:
-                yield None
+        async for event in told(streams, owner(request), thread_id, body.since, idle=KEEP_ALIVE):
+            if event is None or wanted.takes(event):
+                yield event
     except Behind:
         return
 
@@ -291,6 +280,7 @@ class Session:
 
     async def _pump(self, wanted: Subscription) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            async for event in _heard(log_of(self.websocket, self.thread_id), wanted):
+            async for event in _heard(self.websocket, self.thread_id, wanted):
                 if event is not None:
                     await self.send(event)
+            await self.websocket.close(1012, "Come back with since.")

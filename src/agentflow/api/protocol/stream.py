@@ -20,6 +20,7 @@ from agentflow.api.protocol.wire import ProtocolRoute, described, given, owner, 
 from agentflow.api.sse import HEADERS, Events
 from agentflow.runs.events import Behind, Event, Stream, seq_of
 from agentflow.runs.feed import Feed
+from agentflow.runs.thread_stream import number, place_of
 from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
 
@@ -54,10 +55,8 @@ async def _begun(request: Request, thread_id: str | None) -> Response:
     run, feed, headers = await begun(request, body, thread_id, streams=True, key=key_of(request))
     path = f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
     cancels = body.on_disconnect == "cancel"
-    if run["run_id"] in services(request).worker.feeds:
+    if body.stream_resumable or run["run_id"] in services(request).worker.feeds:
         events = _events(request, feed, 0, ids=body.stream_resumable, cancels=cancels)
-    elif body.stream_resumable:
-        events = _resumed(request, feed, "-1", cancels=cancels)
     else:
         events = _again(request, run, feed, cancels=cancels)
     return sse(events, {**headers, "Location": path})
@@ -94,10 +93,8 @@ async def joined(
     path = f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
     headers = {**where(run, stateless=False), "Location": path}
     resumable = bool(run["kwargs"].get("stream_resumable"))
-    if seen is None or not resumable:
-        after = feed.stream.last if feed.stream is not None else 0
-        return sse(_events(request, feed, after, ids=resumable, cancels=cancel_on_disconnect), headers)
-    return sse(_resumed(request, feed, seen, cancels=cancel_on_disconnect), headers)
+    after = None if seen is None or not resumable else seq_of(seen)
+    return sse(_events(request, feed, after, ids=resumable, cancels=cancel_on_disconnect), headers)
 
 
 def sse(events: AsyncIterator[bytes], headers: dict[str, str]) -> Response:
@@ -106,15 +103,13 @@ def sse(events: AsyncIterator[bytes], headers: dict[str, str]) -> Response:
 
 
 async def _events(
-    request: Request, feed: Feed, after: int, *, ids: bool, cancels: bool
+    request: Request, feed: Feed, after: int | None, *, ids: bool, cancels: bool
 ) -> AsyncIterator[bytes]:
-    """From a number on, until the run's end is committed; a reader that is too slow is cut off."""
-    if feed.stream is None:
-        await feed.ended()
-        return
+    """From a number on (None: from now), until the run's end is committed; a reader that is too slow is cut off."""
     ended = False
+    following = services(request).worker.following
     try:
-        async for events in feed.stream.follow(after, idle=KEEP_ALIVE):
+        async for events in following.events(feed, owner(request), after, idle=KEEP_ALIVE):
             yield framed(events, ids=ids) if events else HEARTBEAT
         ended = True
     except Behind:
@@ -124,32 +119,29 @@ async def _events(
             give_up(request, feed.run_id)
 
 
-async def _resumed(request: Request, feed: Feed, seen: str, *, cancels: bool) -> AsyncIterator[bytes]:
-    """What was logged and is no longer at hand, then what is and what comes."""
-    after = seq_of(seen)
-    worker = services(request).worker
-    if feed.stream is None or feed.run_id not in worker.feeds or feed.stream.first > after + 1:
-        async for event in worker.replay(owner(request), feed.run_id, after):
-            after = event.seq
-            yield framed([event], ids=True)
-    if feed.stream is not None:
-        async for chunk in _events(request, feed, after, ids=True, cancels=cancels):
-            yield chunk
-
-
 @router.get(
     "/threads/{thread_id}/stream", summary="All runs of a thread", response_model=None, response_class=Events
 )
 async def thread_stream(request: Request, thread_id: str) -> Response:
+    """From now on, wherever they run; with Last-Event-ID from that event on, with `-` from the beginning."""
     thread = await owned(request, thread_id)
-    return sse(_thread_events(request, thread), {})
+    return sse(_thread_events(request, thread["thread_id"], request.headers.get("last-event-id")), {})
 
 
-async def _thread_events(request: Request, thread: Json) -> AsyncIterator[bytes]:
+async def _thread_events(request: Request, thread_id: str, seen: str | None) -> AsyncIterator[bytes]:
     """Stays open across runs."""
-    worker, thread_id = services(request).worker, thread["thread_id"]
-    async for found in worker.live.follow(thread_id, worker.running(thread_id), idle=KEEP_ALIVE):
-        yield framed(found[1], ids=True) if found else HEARTBEAT
+    streams, me = services(request).thread_streams, owner(request)
+    place = await streams.now(me, thread_id) if seen is None else place_of(seen)
+    try:
+        async for part in streams.follow(me, thread_id, place, idle=KEEP_ALIVE):
+            if part is None:
+                yield HEARTBEAT
+            elif part.events:
+                yield framed(
+                    [one._replace(seq=number(part.run.place, one.seq)) for one in part.events], ids=True
+                )
+    except Behind:
+        return
 
 
 def framed(events: Iterable[Event], *, ids: bool) -> bytes:
