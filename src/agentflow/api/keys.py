@@ -149,6 +149,7 @@ class Gate:
             return Caller(id="server.api_key")
         if credential.startswith(PREFIX):
             key = await self._key(credential)
+            self.closed |= key is not None
             return None if key is None else Caller(key.tenant, key.user, key.scopes, key.id)
         if self.tokens is not None and credential.count(".") == 2:
             claims = await self.tokens.claims(credential)

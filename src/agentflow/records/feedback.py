@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agentflow.errors import NotFound
 from agentflow.protocols import Owner
 from agentflow.records.connections import Connections
+from agentflow.records.signals import LESSONS
 from agentflow.routing.roles import Lesson
 from agentflow.turn import Json
 
@@ -21,6 +22,7 @@ where r.id = %(run)s and r.tenant = %(tenant)s
 on conflict (run_id) do update set role_name = excluded.role_name, status = excluded.status, updated_at = now()
 returning id, run_id, said_role, role_name, content, status
 """
+TELL = "select pg_notify('agentflow', %(told)s)"
 LISTED = """
 select id, run_id, said_role, role_name, content, status from feedback
 where tenant = %(tenant)s and status = %(status)s order by updated_at, id limit %(limit)s
@@ -29,14 +31,15 @@ REVIEW = """
 update feedback set status = %(status)s, updated_at = now() where id = %(id)s and tenant = %(tenant)s
 returning id, run_id, said_role, role_name, content, status
 """
-LESSONS = "select role_name, content from feedback where status = 1 order by updated_at, id"
+ACCEPTED = "select role_name, content from feedback where status = 1 order by updated_at, id"
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """The feedback table."""
+    """The feedback table. Other processes than this one, which is called `process`, are told of every change."""
 
     connections: Connections
+    process: str = ""
 
     async def give(self, run_id: str, role: str | None, *, owner: Owner, accepted: bool, chars: int) -> Json:
         """Store which role (None: no role at all) the turn's message is for. Raises NotFound."""
@@ -47,7 +50,7 @@ class Feedback:
             "status": int(accepted),
             "chars": chars,
         }
-        rows = await self._rows(owner, GIVE, parameters)
+        rows = await self._changed(owner, GIVE, parameters)
         if not rows:
             raise NotFound(f"There is no turn {run_id}.", field="run_id", value=run_id)
         return rows[0]
@@ -60,7 +63,7 @@ class Feedback:
     async def review(self, number: int, *, accept: bool, tenant: int) -> Json:
         """Accept or reject. Raises NotFound."""
         parameters = {"id": number, "status": 1 if accept else 2, "tenant": tenant}
-        rows = await self._rows(Owner(tenant), REVIEW, parameters)
+        rows = await self._changed(Owner(tenant), REVIEW, parameters)
         if not rows:
             raise NotFound(f"There is no feedback {number}.", field="id", value=number)
         return rows[0]
@@ -68,21 +71,28 @@ class Feedback:
     async def lessons(self) -> Sequence[Lesson]:
         """Everything accepted, oldest first."""
         async with self.connections.background() as connection:
-            cursor = await connection.execute(LESSONS)
+            cursor = await connection.execute(ACCEPTED)
             return [Lesson(role, text) for role, text in await cursor.fetchall()]
+
+    async def _changed(self, owner: Owner, statement: str, parameters: Json) -> list[Json]:
+        async with self.connections.use(owner) as connection, connection.transaction():
+            rows = await (await connection.execute(statement.encode(), parameters)).fetchall()
+            await connection.execute(TELL, {"told": f"{LESSONS} given {self.process}"})
+        return [_shown(row) for row in rows]
 
     async def _rows(self, owner: Owner, statement: str, parameters: Json) -> list[Json]:
         async with self.connections.use(owner) as connection:
             cursor = await connection.execute(statement.encode(), parameters)
-            rows = await cursor.fetchall()
-        return [
-            {
-                "id": number,
-                "run_id": str(run),
-                "said_role": said,
-                "role": role,
-                "text": text,
-                "status": STATUS[status],
-            }
-            for number, run, said, role, text, status in rows
-        ]
+            return [_shown(row) for row in await cursor.fetchall()]
+
+
+def _shown(row: Any) -> Json:
+    number, run, said, role, text, status = row
+    return {
+        "id": number,
+        "run_id": str(run),
+        "said_role": said,
+        "role": role,
+        "text": text,
+        "status": STATUS[status],
+    }

@@ -1,9 +1,10 @@
 """Forgetting for real: whatever was said, and all that was made from it, in one transaction, with a receipt.
 
 What goes: memories, their words, counts and vectors; what was derived from them; words that nobody uses any more;
-the messages and turns themselves, corrections, checkpoints; and the copies that recall put into later turns. A
-receipt says how much went and proves what by a digest; it holds no text. Homes of vectors outside Postgres are
-emptied by the outbox: until then the receipt says how many are pending.
+the messages and turns themselves, corrections, checkpoints; and the copies that recall put into later turns. With a
+user or tenant go their API keys and the sets their memories were in, which every process is told of. A receipt says
+how much went and proves what by a digest; it holds no text. Homes of vectors outside Postgres are emptied by the
+outbox: until then the receipt says how many are pending.
 """
 
 import hashlib
@@ -15,22 +16,36 @@ from typing import Any
 
 import uuid_utils
 from psycopg import Rollback
+from psycopg.errors import DeadlockDetected
 from psycopg.types.json import Jsonb
+from tenacity import AsyncRetrying, retry_if_exception_cause_type, stop_after_attempt
 
 from agentflow import protocols
 from agentflow.errors import BadInput
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.postings import distinct, take_out, unindexed
 from agentflow.records.rights import Owner
+from agentflow.records.signals import LESSONS, SETS_GONE
 from agentflow.records.traces import Traces
-from agentflow.records.vocabulary import NEAR
+from agentflow.records.vocabulary import LANGUAGE, NEAR
+from agentflow.retrieval.terms import stems, term, words
 from agentflow.turn import Json
 
 BATCH = 2000
 LOOKED_AT = 20_000
 """Memories of a collection's small scopes that are asked whether a word is still used: one that is not found goes, and
 is learnt again when somebody says it."""
-COUNTED = ("memories", "threads", "turns", "documents", "feedback", "checkpoints", "postings", "words")
+COUNTED = (
+    "memories",
+    "threads",
+    "turns",
+    "documents",
+    "feedback",
+    "checkpoints",
+    "keys",
+    "postings",
+    "words",
+)
 LIMITS = "select set_config('statement_timeout', '10min', true), set_config('lock_timeout', '60s', true)"
 
 # Whoever writes into the owner's scopes waits for the end of this transaction.
@@ -41,7 +56,7 @@ order by s.id for update
 """
 CHOSEN = """
 select m.collection_id, m.id, m.scope_id, m.bow, m.content_hash, m.source_message, m.content, m.document_id,
-       m.history
+       m.history, m.speaker
 from memory m join scope s on s.id = m.scope_id
 where s.tenant = %(tenant)s and (%(all)s or s.user_ref = %(user)s or s.user_ref is null and %(shared)s) and {which}
 """
@@ -94,6 +109,14 @@ insert into outbox (tenant, kind, payload, not_before)
 select %(tenant)s, 'forget', %(payload)s, now() + interval '1 hour'
 where exists (select from run where tenant = %(tenant)s and status in (0, 1))
 """
+# Sets that nobody has any more. Who remembers their numbers is told, and so is who learnt from a correction.
+SETS = """
+delete from scope s
+where s.tenant = %(tenant)s and (%(by)s = 'tenant' or s.user_ref = %(user)s and %(by)s = 'user'
+                                 or s.thread_id = any(%(threads)s::uuid[]))
+  and not exists (select from memory m where m.collection_id = s.collection_id and m.scope_id = s.id)
+"""
+TELL = "select pg_notify('agentflow', %(told)s)"
 RECEIPT = """
 insert into receipt (id, tenant, owner, selected_by, selector, digest, counts)
 values (%(id)s, %(tenant)s, %(owner)s, %(by)s, %(selector)s, %(digest)s, %(counts)s)
@@ -146,9 +169,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Forgets, or says what would be forgotten. Raises DatabaseDown."""
+    """Forgets, or says what would be forgotten. Raises DatabaseDown.
+
+    `process` is this one's name: what it does itself it need not be told of.
+    """
 
     connections: Connections
+    process: str = ""
 
     async def forget(self, owner: Owner, selector: Selector, *, preview: bool = False) -> Json:
         """Forget all that the selector names of the owner's; returns the receipt, also of nothing.
@@ -157,6 +184,13 @@ class Forgetting:
         """
         if selector.by not in WHICH:
             raise BadInput(f"Forget by one of {', '.join(WHICH)}.", field="by", value=selector.by)
+        # A turn that ends at this moment locks the same rows in another order; Postgres lets one of both go first.
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_cause_type(DeadlockDetected), stop=stop_after_attempt(5), reraise=True
+        )
+        return await retrying(self._once, owner, selector, preview)
+
+    async def _once(self, owner: Owner, selector: Selector, preview: bool) -> Json:
         told: Json = {}
         # As the tenant: what others of it still use, such as words, must be seen to stay.
         everybody = protocols.Owner(owner.tenant)
@@ -208,6 +242,7 @@ class Forgetting:
             runs += await traces.matching(selector.value, owner.user)
         counts |= {"turns": len(set(runs)), "threads": len(found.threads)}
         counts["feedback"] = await traces.corrections(runs)
+        counts["keys"] = await traces.keys(selector.by, owner.user)
         await traces.named("run_id", runs, but=("message",))
         await traces.named("thread_id", found.threads)
         counts["checkpoints"] = await traces.checkpoints(found.threads)
@@ -218,7 +253,21 @@ class Forgetting:
         if selector.by == "tenant":
             await traces.everything()
             await traces.stored(None)
+        await self._told(connection, owner, selector, found, counts)
         return counts
+
+    async def _told(
+        self, connection: Connection, owner: Owner, selector: Selector, found: Found, counts: dict[str, int]
+    ) -> None:
+        """Empty sets go; what other processes must know reaches them with the end of the transaction."""
+        asked = {**owner.named, "by": selector.by, "threads": list(found.threads)}
+        told = []
+        if (await connection.execute(SETS, asked)).rowcount:
+            told.append(f"{SETS_GONE} {owner.tenant}")
+        if counts["feedback"]:
+            told.append(f"{LESSONS} forgotten {self.process}")
+        for one in told:
+            await connection.execute(TELL, {"told": one})
 
     async def _receipt(
         self, connection: Connection, owner: Owner, selector: Selector, found: Found, counts: dict[str, int]
@@ -246,11 +295,11 @@ async def remove(connection: Connection, rows: Sequence[Any]) -> dict[str, int]:
         postings += await take_out(connection, [row[:4] for row in batch])
         for statement in (LINKS, OUTBOX, ITEMS):
             await connection.execute(statement, {"ids": ids, "collections": collections})
-    words = await _words(connection, rows)
+    unused = await _words(connection, rows)
     documents = sorted({row[7] for row in rows if row[7] is not None})
     for statement in (SHORTENED, EMPTY):
         await connection.execute(statement, {"documents": documents})
-    return {"memories": len(rows), "postings": postings, "words": words, "documents": len(documents)}
+    return {"memories": len(rows), "postings": postings, "words": unused, "documents": len(documents)}
 
 
 async def _words(connection: Connection, rows: Sequence[Any]) -> int:
@@ -259,12 +308,19 @@ async def _words(connection: Connection, rows: Sequence[Any]) -> int:
     for collection in sorted({row[0] for row in rows}):
         named = {"collection": collection, "limit": LOOKED_AT}
         others = await (await connection.execute(OTHERS, named)).fetchall()
-        terms = unindexed([row[:4] for row in rows if row[0] == collection])["terms"]
-        unused = sorted(set(terms).difference(distinct([bow for (bow,) in others])))
+        said = _said([row for row in rows if row[0] == collection])
+        unused = sorted(said.difference(distinct([bow for (bow,) in others])))
         deleted = await (await connection.execute(WORDS, {**named, "terms": unused})).fetchall()
-        await connection.execute(RELATED.encode(), {**named, "terms": [term for (term,) in deleted]})
+        await connection.execute(RELATED.encode(), {**named, "terms": [number for (number,) in deleted]})
         gone += len(deleted)
     return gone
+
+
+def _said(rows: Sequence[Any]) -> set[int]:
+    """The terms of memories. Hidden ones are in no index any more, and earlier wordings never were at once."""
+    unlisted = [text for row in rows if row[3] is None or row[8] for text in (row[9], *_wordings(row))]
+    hidden = {term(stem) for text in unlisted for stem in stems(words(text), LANGUAGE)}
+    return hidden.union(unindexed([row[:4] for row in rows])["terms"])
 
 
 def _wordings(row: Any) -> list[str]:

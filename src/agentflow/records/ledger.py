@@ -105,13 +105,14 @@ returning stop
 """
 
 # Run done, answer, memories with their words, and the outbox rows of those without a vector; nothing if the
-# attempt is stale.
+# attempt is stale, or a set that it remembers was forgotten with all that was in it.
 FINISH = f"""
 with f as (
   update run set status = 2, ended_at = now(), lease_until = null, role_name = %(role)s, adapter = %(adapter)s,
                  details = %(details)s, recalled = %(recalled)s, error = null, kind = %(kind)s,
                  exchange = %(exchange)s, given = null, worker = null
   where id = %(run)s and attempt = %(attempt)s and status = 1
+    and %(sets)s = (select count(*) from scope where id = any(%(scopes)s::int[]))
   returning id, thread_id, tenant, seq, watched),
 t as (
   update thread set last_seq = last_seq + 1, role_name = coalesce(%(role)s, role_name), updated_at = now(),
@@ -317,6 +318,19 @@ class PostgresLedger:
             await connection.execute(RELEASE)
 
     async def _finish_once(self, lease: Lease, outcome: Outcome) -> None:
+        if await self._finished(lease, outcome):
+            return
+        record = await self.find(lease.run_id, tenant=lease.tenant)
+        if record.status == "done" and record.attempt == lease.attempt:
+            return
+        if record.status == "running" and record.attempt == lease.attempt:
+            self.scopes.known.clear()
+            if await self._finished(lease, outcome):
+                return
+        raise _lost(lease)
+
+    async def _finished(self, lease: Lease, outcome: Outcome) -> bool:
+        """Whether the statement has written anything."""
         details, recalled = packed(outcome.result)
         parameters = {
             **_identity(lease),
@@ -336,12 +350,7 @@ class PostgresLedger:
         async with self.connections.use(lease.owner) as connection:
             cursor = await connection.execute(FINISH.encode(), parameters)
             row = await cursor.fetchone()
-        if row and row[0] == 1:
-            return
-        record = await self.find(lease.run_id, tenant=lease.tenant)
-        if record.status == "done" and record.attempt == lease.attempt:
-            return
-        raise _lost(lease)
+        return bool(row and row[0] == 1)
 
     async def _memories(self, lease: Lease, outcome: Outcome) -> dict[str, Any]:
         memories, private_to = outcome.memories, outcome.role if outcome.private else None
@@ -351,6 +360,7 @@ class PostgresLedger:
         sources = [_message_id(lease.run_id, one.speaker) for one in memories]
         return {
             **written(memories, places, languages, sources),
+            "sets": len({place.scope_id for place in places.values()}),
             "places": max((one.ordinal + 1 for one in memories), default=0),
         }
 

@@ -37,8 +37,8 @@ on conflict (scope_id, name) do update set updated_at = now()
 returning id, session_id
 """
 PRESENT = """
-select collection_id, id, scope_id, bow, content_hash, source_message, content, null::bigint, history from memory
-where document_id = %(document)s and collection_id = %(collection)s
+select collection_id, id, scope_id, bow, content_hash, source_message, content, null::bigint, history, speaker
+from memory where document_id = %(document)s and collection_id = %(collection)s
 """
 MOVED = """
 update memory m set seq = u.seq, meta = u.meta
@@ -83,7 +83,7 @@ class Library:
 
     async def known(self, scope: Scope, file: File) -> bool:
         """Whether exactly this file is there, so that it need not be read."""
-        place = await self.scopes.of(scope)
+        place = await self.scopes.anew(scope)
         statement = "select digest from document where scope_id = %(scope)s and name = %(name)s"
         async with self.connections.use(scope.owner) as connection:
             found = await connection.execute(statement, {"scope": place.scope_id, "name": file.name})
@@ -92,7 +92,7 @@ class Library:
 
     async def add(self, scope: Scope, file: File, found: Sequence[Chunk]) -> Json:
         """Put a document's chunks into a set; returns how many are new, kept and removed."""
-        place = await self.scopes.of(scope)
+        place = await self.scopes.anew(scope)
         async with self.connections.use(scope.owner) as connection, connection.transaction():
             await connection.execute(LIMITS)
             document, session = await _held(connection, scope, place, file.name, file.media_type)
@@ -109,7 +109,7 @@ class Library:
 
         One that is the same or newer stays as it is.
         """
-        place, told = await self.scopes.of(scope), whole.document
+        place, told = await self.scopes.anew(scope), whole.document
         lines = sorted(whole.chunks, key=lambda line: line.place)
         async with self.connections.use(scope.owner) as connection, connection.transaction():
             await connection.execute(LIMITS)

@@ -179,7 +179,7 @@ class Archive:
 
         Each comes with the id of its source, which makes repeating harmless. Raises DatabaseDown, SchemaMismatch.
         """
-        place = await self.scopes.of(scope)
+        place = await self.scopes.anew(scope)
         parameters = written(
             [one for _, one in memories],
             {scope.collection: place},

@@ -23,6 +23,21 @@ LOCK = 0x61666C77  # "aflw": one key for every process that migrates
 SCHEMA = "agentflow"
 MINIMUM_VECTOR = (0, 8)
 CHECKPOINTS = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+# Columns of other libraries' that hold what people wrote, and of which the planner keeps samples (see revision 0020).
+SAMPLED = """
+select n.nspname as schema, c.relname as table, a.attname as column
+from pg_namespace n join pg_class c on c.relnamespace = n.oid join pg_attribute a on a.attrelid = c.oid
+where c.relkind = 'r' and coalesce(a.attstattarget, -1) <> 0 and (n.nspname, c.relname, a.attname) in (
+  ('langgraph', 'checkpoints', 'checkpoint'), ('langgraph', 'checkpoints', 'metadata'),
+  ('langgraph', 'checkpoint_blobs', 'blob'), ('langgraph', 'checkpoint_writes', 'blob'),
+  ('langgraph', 'store', 'prefix'), ('langgraph', 'store', 'key'), ('langgraph', 'store', 'value'),
+  ('jobs', 'procrastinate_jobs', 'args'))
+"""
+SAMPLES = """
+delete from pg_statistic s using pg_attribute a
+where s.starelid = a.attrelid and s.staattnum = a.attnum and a.attstattarget = 0
+  and a.attrelid in (select oid from pg_class where relnamespace::regnamespace::text in ('langgraph', 'jobs'))
+"""
 # Roles that are not there, or that we may not take on.
 LACKING = """
 select wanted, r.oid is not null from unnest(%(roles)s::text[]) wanted left join pg_roles r on r.rolname = wanted
@@ -148,6 +163,7 @@ def _prepare_checkpoints(dsn: str) -> None:
         PostgresStore(connection).setup()
         _protect_store(connection)
         job_tables.prepare(connection)
+        _forget_samples(connection)
 
 
 def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None:
@@ -190,6 +206,16 @@ def _protect_store(connection: psycopg.Connection[dict[str, Any]]) -> None:
         execute("alter table store add tenant int not null default agentflow.tenant()")
         execute("alter table store add user_ref text not null default agentflow.user_ref()")
         protect(execute, "store", "user", schema="langgraph")
+
+
+def _forget_samples(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    found = connection.execute(SAMPLED).fetchall()
+    for one in found:
+        table, column = sql.Identifier(one["schema"], one["table"]), sql.Identifier(one["column"])
+        connection.execute(sql.SQL("alter table {} alter {} set statistics 0").format(table, column))
+    if found:
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            connection.execute(SAMPLES)
 
 
 def scripts() -> "Config":

@@ -207,7 +207,7 @@ class Portable:
             stretches.setdefault((_set(owner, line), line.session), []).append(line)
         # Before a connection is held: who holds one and waits for another would wait for ever among its like.
         places = {
-            scope: await self.scopes.of(scope) for scope in dict.fromkeys(scope for scope, _ in stretches)
+            scope: await self.scopes.anew(scope) for scope in dict.fromkeys(scope for scope, _ in stretches)
         }
         async with self.connections.use(owner.seen) as connection, connection.transaction():
             for key, stretch in stretches.items():

@@ -57,6 +57,11 @@ class Scopes:
                 self.known[scope] = await self._make(connection, scope)
         return self.known[scope]
 
+    async def anew(self, scope: Scope) -> Place:
+        """As `of`, but asked of the database again: for who writes outside a turn, and learns of nothing there."""
+        self.known.pop(scope, None)
+        return await self.of(scope)
+
     def language(self, collection: str) -> str:
         """As the settings name it: a language, "auto" or "simple"."""
         return self.collections[collection].language if collection in self.collections else "auto"

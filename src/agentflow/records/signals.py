@@ -9,6 +9,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 CHANNEL = "agentflow"
+SETS_GONE, LESSONS = "sets", "lessons"
+"""Kinds: sets of a tenant are no more; what feedback has taught is other than before, `forgotten` or `given`."""
 PAUSE = 1.0
 """Seconds between attempts to listen again after the connection was lost."""
 

@@ -68,6 +68,7 @@ UNSTATED = """
 update thread set state = null
 where tenant = %(tenant)s and user_ref = %(user)s and position(lower(%(text)s) in lower(state::text)) > 0
 """
+KEYS = "delete from api_key where tenant = %(tenant)s and (%(all)s or user_ref = %(user)s)"
 GRAPHS = """
 select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'langgraph' and c.relname = any(%(names)s::text[])
@@ -146,6 +147,13 @@ class Traces:
     async def _detailed(self, run: UUID, details: bytes, recalled: Sequence[int] | None) -> None:
         parameters = {"run": run, "details": details, "recalled": recalled}
         await self.connection.execute(DETAILED, parameters)
+
+    async def keys(self, by: str, user: str) -> int:
+        """API keys of a forgotten user or tenant; returns how many."""
+        if by not in ("user", "tenant"):
+            return 0
+        given = {"tenant": self.tenant, "user": user, "all": by == "tenant"}
+        return (await self.connection.execute(KEYS, given)).rowcount
 
     async def named(self, column: str, values: Sequence[Any], *, but: Sequence[str] = ()) -> None:
         """Rows of any table that name one of these threads, runs or users."""

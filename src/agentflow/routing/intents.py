@@ -67,6 +67,11 @@ class Intents:
         return self._fitted
 
     @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        """What feedback has taught."""
+        return self._lessons
+
+    @property
     def version(self) -> str:
         """What the classifier in use was made from."""
         return self._version

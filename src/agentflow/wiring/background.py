@@ -14,6 +14,7 @@ from agentflow.records.outbox import Outbox
 from agentflow.records.signals import Signals
 from agentflow.runs.summarizer import Summarizer
 from agentflow.turn import Json
+from agentflow.wiring.news import News
 from agentflow.wiring.place import Place, Progress, silent
 from agentflow.wiring.reload import Rereading
 from agentflow.wiring.services import Services, assembled
@@ -54,12 +55,16 @@ async def _settled_in(services: Services) -> None:
 async def _in_background(stack: AsyncExitStack, services: Services, place: Place) -> None:
     """What each process does for itself; turns end before it does. What one does for all is a job."""
     worker = services.worker
-    signals = Signals(services.connections.dsn, worker.heard, worker.wakes.everybody)
+    news = News(
+        services.ledger.worker, worker, services.ledger.scopes, services.feedback, services.classifier
+    )
+    signals = Signals(services.connections.dsn, news.heard, news.missed)
     rereading = Rereading(services, place)
     services.reload = rereading.now
     loops = [
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
         asyncio.create_task(signals.listen(), name="signals"),
+        asyncio.create_task(_again(news.relearn, every=300.0, wake=news.due), name="lessons"),
         *await _jobs(stack, services),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
         asyncio.create_task(_again(services.keeper.sweep, every=5.0), name="sweep"),

@@ -29,8 +29,10 @@ class Memories:
     summaries: Summaries
 
     @classmethod
-    def over(cls, connections: Connections, scopes: Scopes, memory: MemorySettings) -> "Memories":
-        forgetting = Forgetting(connections)
+    def over(
+        cls, connections: Connections, scopes: Scopes, memory: MemorySettings, process: str
+    ) -> "Memories":
+        forgetting = Forgetting(connections, process)
         return cls(
             Rights(connections, scopes),
             forgetting,

@@ -151,12 +151,13 @@ async def _services(
     watching: Watching,
 ) -> Services:
     settings, keeper = place.settings, watching.keeper
-    feedback = Feedback(connections)
+    process = _worker_name()
+    feedback = Feedback(connections, process)
     classifier = await _classifier(place, stack, embedder, await feedback.lessons())
     egress = Egress(settings.egress.allow)
     stack.push_async_callback(egress.close)
     scopes = Scopes(connections, settings.collections, embedder.id, embedder.dim)
-    ledger = PostgresLedger(connections, scopes, worker=_worker_name(), pause=settings.memory.session_pause)
+    ledger = PostgresLedger(connections, scopes, worker=process, pause=settings.memory.session_pause)
     places = _places(place, connections, embedder)
     stack.push_async_callback(places.close)
     needs = graphs.Needs(
@@ -200,7 +201,7 @@ async def _services(
         memory_check=MemoryCheck(connections, scopes, places),
         indexes=VectorIndexes(connections, scopes.indexed, places.homes),
         egress=egress,
-        memories=Memories.over(connections, scopes, settings.memory),
+        memories=Memories.over(connections, scopes, settings.memory, process),
         owed=owed,
         metrics=metrics,
         figures=Figures(connections),
