@@ -17,6 +17,7 @@ word: the words of a collection; embedding: their vectors (retrieval/sketch.py),
 near them (records/vocabulary.py).
 memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
 link: the memories that a derived one was made from. scope: a user's, a role's or a thread's; null: everybody's.
+spending: what a caller (a digest) has used up of its limits in window "slot" and the one before; open: per process.
 receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `written` the transaction that did it.
 vector_place: a place outside Postgres where a collection's vectors are searched, filled up to item "filled", then
 told changes up to transaction "written" and "log_id"; vector_log: the items whose vectors changed, and in which
@@ -410,6 +411,19 @@ api_key = Table(
     _at("created_at"),
 )
 Index("api_key_name_ix", api_key.c.tenant, api_key.c.name)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("caller", LargeBinary, primary_key=True),
+    Column("slot", BigInteger, nullable=False, server_default=text("0")),
+    Column("hits", Integer, nullable=False, server_default=text("0")),
+    Column("before", Integer, nullable=False, server_default=text("0")),
+    Column("open", JSONB, nullable=False, server_default=text("'{}'")),
+    _at("seen"),
+    prefixes=["unlogged"],
+    postgresql_with={"fillfactor": 50},
+)
 
 outbox = Table(
     "outbox",

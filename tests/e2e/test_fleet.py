@@ -2,6 +2,7 @@
 
 import time
 
+import httpx
 import psutil
 import pytest
 
@@ -37,3 +38,19 @@ def test_a_worker_that_died_is_replaced(pair) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert second in left
+
+
+def test_workers_count_a_key_s_limit_together(house, monkeypatch) -> None:
+    monkeypatch.setenv("KEY", "k")
+    config = house.folder / "agentflow.yaml"
+    limited = "{port: 0, api_key: 'env:KEY'}\nlimits: {rate: 8/day}"
+    config.write_text(config.read_text().replace("{port: 0}", limited))
+    with house.start("--workers", "2") as client:
+
+        def asked() -> httpx.Response:
+            return httpx.get(f"{client.base_url}/routes", headers={"x-api-key": "k"}, trust_env=False)
+
+        answers = [asked() for _ in range(24)]
+    assert [one.status_code for one in answers] == [200] * 8 + [429] * 16
+    assert {one.json()["error"] for one in answers[8:]} == {"TooMany"}
+    assert all(int(one.headers["retry-after"]) > 0 for one in answers[8:])

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from agentflow.api.keys import Gate
 from agentflow.api.quota import Quota
 from agentflow.errors import TooMany
+from agentflow.fakes.spending import FakeSpending
 from agentflow.settings.access import LimitSettings
 from agentflow.telemetry import Metrics
 
 
 def quota(**limits: object) -> Quota:
-    return Quota(LimitSettings(**{"rate": None, **limits}), Metrics())
+    return Quota(LimitSettings(**{"rate": None, **limits}), Metrics(), FakeSpending())
 
 
 async def test_over_time_a_key_may_ask_so_often() -> None:
@@ -83,3 +84,9 @@ async def test_a_door_answers_429_and_when_to_come_back() -> None:
 def test_a_rate_that_says_nothing_is_a_mistake(rate: str) -> None:
     with pytest.raises(ValidationError, match="such as 1200/minute"):
         LimitSettings(rate=rate)
+
+
+async def test_whoever_has_no_limit_costs_nothing() -> None:
+    free = Quota(LimitSettings(rate=None, requests=None), Metrics(), spending=None)  # type: ignore[arg-type] # never asked
+    async with free.spent("ann"):
+        pass

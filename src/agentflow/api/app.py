@@ -71,5 +71,5 @@ def create(services: Services) -> ASGIApp:
         # rebound to a loopback address sends its own name as Host.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
     readable = ReadableRefusal(Impatient(app, seconds=SLOW), body_limit=server.body_limit)
-    guarded = gate(readable, services.keys, services.settings, services.metrics)
+    guarded = gate(readable, services.keys, services.settings, services.metrics, services.spending)
     return Watch(origins.shown(openai.InTheirShape(guarded), server.origins), services.metrics)

@@ -15,7 +15,7 @@ from agentflow.api.problems import problem
 from agentflow.api.quota import Quota
 from agentflow.api.tokens import Tokens, tokens
 from agentflow.errors import AgentflowError, DatabaseDown, Forbidden, Unauthorized
-from agentflow.protocols import Owner
+from agentflow.protocols import Owner, Spending
 from agentflow.records.keys import PREFIX, SCOPES, Key, Keys
 from agentflow.settings import Settings
 from agentflow.telemetry import Metrics
@@ -179,7 +179,7 @@ class Gate:
         return self.closed
 
 
-def gate(app: ASGIApp, keys: Keys, settings: Settings, metrics: Metrics) -> Gate:
+def gate(app: ASGIApp, keys: Keys, settings: Settings, metrics: Metrics, spending: Spending) -> Gate:
     """The gate that the settings ask for."""
     server, given = settings.server, settings.access.tokens
     return Gate(
@@ -187,7 +187,7 @@ def gate(app: ASGIApp, keys: Keys, settings: Settings, metrics: Metrics) -> Gate
         keys,
         server.api_key.get_secret_value() if server.api_key else None,
         tokens(given, settings.egress.allow) if given else None,
-        Quota(settings.limits, metrics),
+        Quota(settings.limits, metrics, spending),
         closed=must_show(settings),
     )
 

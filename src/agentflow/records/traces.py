@@ -86,7 +86,7 @@ KEPT = (
         "collection",
         "receipt",
     ),
-    *("vector_place", "vector_log", "api_key", "assistant", "assistant_version"),
+    *("vector_place", "vector_log", "api_key", "spending", "assistant", "assistant_version"),
 )
 
 

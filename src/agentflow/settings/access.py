@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 from agentflow.settings.values import Seconds, Section
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA"]
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 Scope = Literal["chat", "threads", "memory", "users", "admin"]
 
 
@@ -54,10 +55,12 @@ class TelemetrySettings(Section):
 
 
 class LimitSettings(Section):
-    """How much one key, or one user of a token, may ask for. More is answered with 429 and Retry-After."""
+    """How much one key, or one user of a token, may ask of all processes together. More is answered with 429."""
 
     rate: str | None = Field("1200/minute", description="Requests, such as 20/second; null: any number.")
-    requests: int = Field(64, ge=1, description="Requests at the same time, streams included.")
+    requests: int | None = Field(
+        64, ge=1, description="Requests at the same time, streams included; null: any number."
+    )
     runs: int = Field(4096, ge=1, description="Runs open in this process, waiting ones included.")
     tenant_runs: int = Field(2048, ge=1, description="Those of one tenant.")
 
@@ -65,6 +68,14 @@ class LimitSettings(Section):
     def _readable(self) -> "LimitSettings":
         if self.rate is not None:
             number, _, unit = self.rate.partition("/")
-            if not number.strip().isdigit() or unit.strip() not in ("second", "minute", "hour", "day"):
+            if not number.strip().isdigit() or unit.strip() not in UNITS:
                 raise ValueError("write a number per second, minute, hour or day, such as 1200/minute")
         return self
+
+    @property
+    def pace(self) -> tuple[int, int] | None:
+        """So many requests in so many seconds."""
+        if self.rate is None:
+            return None
+        number, _, unit = self.rate.partition("/")
+        return int(number), UNITS[unit.strip()]

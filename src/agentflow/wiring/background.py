@@ -71,6 +71,9 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
         asyncio.create_task(
             _again(services.keeper.reconcile, every=15.0, wake=services.keeper.troubled), name="reconcile"
         ),
+        asyncio.create_task(
+            _again(services.spending.tell, every=30.0, wake=services.spending.changed), name="spending"
+        ),
         asyncio.create_task(_again(services.watching.look, every=5.0), name="memory of the machine"),
         asyncio.create_task(_again(rereading.look, every=1.0), name="file"),
     ]
@@ -93,6 +96,7 @@ async def _jobs(stack: AsyncExitStack, services: Services) -> list[asyncio.Task[
     jobs.every(MINUTE, "indexes", services.indexes.grow)
     jobs.every(MINUTE, "summaries", partial(_summed_up, services))
     jobs.every("*/5 * * * *", "tidy", served.tidy)
+    jobs.every("*/10 * * * *", "spending", services.spending.forget)
     jobs.every("*/10 * * * *", "retention", services.memories.retention.sweep)
     await jobs.open()
     stack.push_async_callback(jobs.close)

@@ -31,6 +31,7 @@ from agentflow.records.outbox import Outbox
 from agentflow.records.own_checkpoints import OwnSaver
 from agentflow.records.places import Places
 from agentflow.records.scopes import Scopes
+from agentflow.records.spending import PostgresSpending
 from agentflow.records.threads import Threads
 from agentflow.records.vectors import VectorRecord
 from agentflow.residency.keeper import AdapterKeeper
@@ -86,6 +87,7 @@ class Services:
     metrics: Metrics
     figures: Figures
     keys: Keys
+    spending: PostgresSpending
     owed: asyncio.Event = field(default_factory=asyncio.Event)
     reload: Callable[[], Awaitable[Json]] = field(init=False)
 
@@ -206,6 +208,7 @@ async def _services(
         metrics=metrics,
         figures=Figures(connections),
         keys=keys,
+        spending=PostgresSpending(connections, ledger.worker),
     )
 
 
