@@ -5,9 +5,9 @@
 "chat": questions of about 80 characters out of a phrase grammar, answers about as long, roles chosen by the router.
 "long": 230 characters of English words drawn by Zipf's law in the order of the embedder's vocabulary, which is nearly
 that of their frequency; the role is named. The whole product with its background work, each on a fresh embedded
-Postgres. Sizes are what the tables have grown by, indexes and TOAST included: once the vectors are there, after a
-VACUUM as autovacuum does it; "compact" is after VACUUM FULL, and the rest free space that later turns fill. What is
-known of words is kept once for all threads of a collection, and is counted apart.
+Postgres. Sizes are what the tables have grown by, indexes and TOAST included, once the vectors are there and after a
+VACUUM as autovacuum does it. A second thread fills space that updates in the first have left. What is known of words
+is kept once for all threads of a collection, and is counted apart.
 """
 
 import argparse
@@ -34,16 +34,16 @@ roles:
   guide:
     description: answers anything
     examples: [what do you think of this, tell me about your day, that sounds lovely]
-    generation: {max_tokens: 43}
+    generation: {max_tokens: LENGTH}
   coder:
     description: writes and repairs programs
     examples: [why does my test fail, write a function, fix this bug in my script]
-    generation: {max_tokens: 43}
+    generation: {max_tokens: LENGTH}
   cook:
     description: plans meals
     examples: [what shall I cook tonight, how long does rice need, a recipe with lentils]
-    generation: {max_tokens: 43}
-embedder: {kind: %s}
+    generation: {max_tokens: LENGTH}
+embedder: {kind: KIND}
 server: {port: 0}
 """
 SIZES = """
@@ -59,6 +59,8 @@ OWED = "select count(*) from outbox union all select count(*) from word where em
 VOCABULARY = ("agentflow.word", "agentflow.related")
 LENGTH = 40
 """Words of a long question."""
+ANSWERS = {"chat": 14, "long": 43}
+"""Most words of an answer."""
 SETTLED = 900
 """Seconds that the background work may take."""
 SENTENCES = (
@@ -110,6 +112,7 @@ PHRASES = {
     "food": ("lentil soup", "an apple cake", "roast potatoes", "a lasagne", "fish curry", "fresh bread"),
 }
 Sizes = dict[str, tuple[int, int]]
+Row = tuple[str, int, int, int]
 
 
 def main() -> None:
@@ -121,17 +124,19 @@ def main() -> None:
     for said in given.said:
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
-            served(Path(name), given.embedder) as url,
+            served(Path(name), given.embedder, said) as url,
             httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
         ):
             measure(client, Path(name), given.turns, said)
 
 
 @contextmanager
-def served(folder: Path, embedder: str) -> Iterator[str]:
+def served(folder: Path, embedder: str, said: str) -> Iterator[str]:
     """`agentflow serve` in a folder; yields its address."""
     folder.chmod(0o755)
-    (folder / "agentflow.yaml").write_text(CONFIG % embedder)
+    (folder / "agentflow.yaml").write_text(
+        CONFIG.replace("KIND", embedder).replace("LENGTH", str(ANSWERS[said]))
+    )
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         command = [sys.executable, "-m", "agentflow", "serve"]
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err)
@@ -149,18 +154,19 @@ def served(folder: Path, embedder: str) -> Iterator[str]:
 
 
 def measure(client: httpx.Client, folder: Path, turns: int, said: str) -> None:
-    texts = chat(turns + 1) if said == "chat" else drawn(turns + 1)
+    texts = chat(2 * turns + 1) if said == "chat" else drawn(2 * turns + 1)
     role = None if said == "chat" else "guide"
     converse(client, itertools.islice(texts, 1), role)
     with database(folder) as connection:
         settle(connection)
-        before = [sizes(connection, how) for how in ("vacuum full", "vacuum analyze")]
-        whole = grown(connection)
-        letters = converse(client, texts, role)
-        settle(connection)
-        after, whole = sizes(connection, "vacuum analyze"), grown(connection) - whole
-        print(f"{said}: {turns} turns, {letters / turns / 2:.0f} characters a message")
-        told((before[1], after), (before[0], sizes(connection, "vacuum full")), whole)
+        before, whole = sizes(connection), grown(connection)
+        for which in ("first", "second"):
+            letters = converse(client, itertools.islice(texts, turns), role)
+            settle(connection)
+            after, now = sizes(connection), grown(connection)
+            print(f"{said}, {which} thread: {turns} turns, {letters / turns / 2:.0f} characters a message")
+            told(before, after, now - whole)
+            before, whole = after, now
 
 
 def converse(client: httpx.Client, texts: Iterator[str], role: str | None) -> int:
@@ -216,8 +222,8 @@ def settle(connection: psycopg.Connection) -> None:
         time.sleep(0.2)
 
 
-def sizes(connection: psycopg.Connection, how: str) -> Sizes:
-    connection.execute(how.encode())
+def sizes(connection: psycopg.Connection) -> Sizes:
+    connection.execute("vacuum analyze")
     return {name: (table, index) for name, table, index in connection.execute(SIZES)}
 
 
@@ -227,33 +233,29 @@ def grown(connection: psycopg.Connection) -> int:
     return int(size)
 
 
-def told(vacuumed: tuple[Sizes, Sizes], compact: tuple[Sizes, Sizes], database: int) -> None:
-    """What the tables have grown by, from sizes before and after."""
-    print(f"{'kB':<34}{'table':>8}{'indexes':>9}{'in all':>8}{'compact':>9}")
-    rows = []
-    for name in vacuumed[1]:
-        (table, index), (small_table, small_index) = (_growth(name, *pair) for pair in (vacuumed, compact))
-        rows.append((name, table, index, table + index, small_table + small_index))
-    rows.sort(key=lambda row: -row[3])
-    thread = [row for row in rows if row[0] not in VOCABULARY and (row[3] or row[4])]
+def told(before: Sizes, after: Sizes, database: int) -> None:
+    """What the tables have grown by."""
+    print(f"{'kB':<34}{'table':>8}{'indexes':>9}{'in all':>8}")
+    growth = [(name, *_growth(after[name], before.get(name, (0, 0)))) for name in after]
+    rows = sorted((row for row in growth if row[3]), key=lambda row: -row[3])
+    thread = [row for row in rows if row[0] not in VOCABULARY]
     words = [row for row in rows if row[0] in VOCABULARY]
     for row in (*thread, _sum("the thread", thread), *words, _sum("what is known of words", words)):
         line(*row)
     print(f"{'the whole database':<34}{'':>17}{database / 1000:>8.0f}\n")
 
 
-def _growth(name: str, before: Sizes, after: Sizes) -> tuple[int, int]:
-    (table, index), (table_before, index_before) = after[name], before.get(name, (0, 0))
-    return table - table_before, index - index_before
+def _growth(after: tuple[int, int], before: tuple[int, int]) -> tuple[int, int, int]:
+    table, index = after[0] - before[0], after[1] - before[1]
+    return table, index, table + index
 
 
-def _sum(name: str, rows: Sequence[tuple[str, int, int, int, int]]) -> tuple[str, int, int, int, int]:
-    table, index, both, compact = (sum(column) for column in list(zip(*rows, strict=True))[1:])
-    return name, table, index, both, compact
+def _sum(name: str, rows: Sequence[Row]) -> Row:
+    return name, *(sum(row[column] for row in rows) for column in (1, 2, 3))
 
 
 def line(name: str, *counts: int) -> None:
-    figures = (f"{count / 1000:>{width}.0f}" for count, width in zip(counts, (8, 9, 8, 9), strict=True))
+    figures = (f"{count / 1000:>{width}.0f}" for count, width in zip(counts, (8, 9, 8), strict=True))
     print(f"{name:<34}" + "".join(figures))
 
 

@@ -249,7 +249,6 @@ memory = Table(
     Column("speaker", Text, nullable=False),
     Column("said_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("content", Text, nullable=False),
-    Column("content_hash", LargeBinary, nullable=False),
     Column("embedding", HALFVEC),
     Column("lang", Text, nullable=False, server_default=text("'english'")),
     Column("bow", LargeBinary),

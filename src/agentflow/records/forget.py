@@ -55,8 +55,8 @@ where s.tenant = %(tenant)s and (%(all)s or s.user_ref = %(user)s or s.user_ref 
 order by s.id for update
 """
 CHOSEN = """
-select m.collection_id, m.id, m.scope_id, m.bow, m.content_hash, m.source_message, m.content, m.document_id,
-       m.history, m.speaker
+select m.collection_id, m.id, m.scope_id, m.bow, sha256(convert_to(m.content, 'UTF8')), m.source_message, m.content,
+       m.document_id, m.history, m.speaker
 from memory m join scope s on s.id = m.scope_id
 where s.tenant = %(tenant)s and (%(all)s or s.user_ref = %(user)s or s.user_ref is null and %(shared)s) and {which}
 """

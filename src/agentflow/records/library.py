@@ -37,7 +37,8 @@ on conflict (scope_id, name) do update set updated_at = now()
 returning id, session_id
 """
 PRESENT = """
-select collection_id, id, scope_id, bow, content_hash, source_message, content, null::bigint, history, speaker
+select collection_id, id, scope_id, bow, sha256(convert_to(content, 'UTF8')), source_message, content, null::bigint,
+       history, speaker
 from memory where document_id = %(document)s and collection_id = %(collection)s
 """
 MOVED = """

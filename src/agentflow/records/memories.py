@@ -28,11 +28,11 @@ INSERT = """
 lk as materialized (select id, posted from scope where id = any(%(scopes)s::int[]) order by id for update),
 i as (
   insert into memory (collection_id, tenant, scope_id, kind, trust, session_id, seq, speaker, said_at, content,
-                      content_hash, n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message,
-                      chunk_no, role_name, adapter, document_id, meta)
+                      n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message, chunk_no,
+                      role_name, adapter, document_id, meta)
   select u.collection, place.tenant, lk.id, u.kind, u.trust, place.session_id, place.first + u.ordinal, u.speaker,
-         u.said_at, u.content, sha256(convert_to(u.content, 'UTF8')), u.tokens, u.lang, u.bow, u.length, u.question,
-         u.vector::halfvec, place.thread_id, u.source, u.piece, %(role)s, %(adapter)s, u.document, u.meta::jsonb
+         u.said_at, u.content, u.tokens, u.lang, u.bow, u.length, u.question, u.vector::halfvec,
+         place.thread_id, u.source, u.piece, %(role)s, %(adapter)s, u.document, u.meta::jsonb
   from place, unnest(%(collections)s::int[], %(scopes)s::int[], %(trusts)s::int2[], %(ordinals)s::int[],
                      %(speakers)s::text[], %(said)s::timestamptz[], %(contents)s::text[], %(tokens)s::int[],
                      %(langs)s::text[], %(bows)s::bytea[], %(lengths)s::int2[], %(questions)s::bool[],

@@ -159,6 +159,8 @@ def _prepare_checkpoints(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("set search_path to langgraph")
         PostgresSaver(connection).setup()
+        for table in CHECKPOINTS:  # its primary key begins with the thread too
+            connection.execute(f"drop index if exists {table}_thread_id_idx".encode())
         _protect_checkpoints(connection)
         PostgresStore(connection).setup()
         _protect_store(connection)

@@ -51,8 +51,7 @@ select m.collection_id, m.id, m.scope_id, m.bow, m.speaker, m.content, m.said_at
 {OWNED} and m.id = %(id)s and (s.user_ref is not null or %(shared)s) for update of m, s
 """
 REWORDED = """
-update memory set history = history || %(former)s::jsonb, content = %(content)s,
-                  content_hash = sha256(convert_to(%(content)s, 'UTF8'))
+update memory set history = history || %(former)s::jsonb, content = %(content)s
 where collection_id = %(collection)s and id = %(id)s
 """
 MARKED = """
