@@ -10,8 +10,10 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.memory.postgres.statements import EXACT, INDEXED, VAST
 from agentflow.protocols import NewMemory, Outcome, Request, Scope, Vectors
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.outbox import Outbox
+from agentflow.records.rights import Owner
 from agentflow.records.scopes import Scopes
 from agentflow.records.vocabulary import READ
 
@@ -39,11 +41,11 @@ async def connections(database: str) -> AsyncIterator[Connections]:
     await opened.close()
 
 
-async def said(connections: Connections, *texts: str) -> Scopes:
+async def said(connections: Connections, *texts: str, user: str = "default") -> Scopes:
     scopes = Scopes(connections, {}, "test", 3)
     ledger = PostgresLedger(connections, scopes, worker="test")
     for text in texts:
-        lease = (await ledger.accept(Request(text="hi"))).lease
+        lease = (await ledger.accept(Request(text="hi", user=user))).lease
         assert lease is not None
         item = NewMemory("conversations", 0, "user", text)
         await ledger.finish(lease, Outcome("hi", {}, None, None, USAGE, 1, [item]))
@@ -98,3 +100,40 @@ async def test_other_languages_are_left_alone(connections: Connections) -> None:
 
 def test_every_neighbour_that_a_search_asks_for_is_written() -> None:
     assert all(reach.near <= READ for reach in (EXACT, INDEXED, VAST))
+
+
+@pytest.mark.parametrize("posted", [False, True], ids=["read whole", "with postings"])
+async def test_words_that_nobody_else_says_are_forgotten_with_their_memory(
+    connections: Connections, posted: bool
+) -> None:
+    async with connections.maintenance() as owner:
+        await owner.execute(f"alter table scope alter posted set default {posted}".encode())
+    await said(connections, "painting a kettle", user="ann")
+    await said(connections, "sailing with hobbies", "kettle", user="bob")
+    await Outbox(connections, Dictionary()).drain()
+    receipt = await Forgetting(connections).forget(Owner(0, "bob"), Selector("text", "sailing"))
+    assert receipt["counts"]["words"] == 2
+    assert await words(connections) == [("kettle", True), ("painting", True)]
+    async with connections.background() as connection:
+        left = await (await connection.execute("select nearest from word where nearest <> '{}'")).fetchall()
+    assert left == []
+
+
+async def test_a_word_keeps_its_nearest_and_no_more(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they are learnt in many batches."""
+    embedder = Dictionary()
+    names = [f"w{chr(97 + n)}" * 2 for n in range(14)]
+    for place, name in enumerate(names):
+        monkeypatch.setitem(MEANINGS, name, [1, place / 20, 0])
+    await said(connections, " ".join(names))
+    outbox = Outbox(connections, embedder)
+    await outbox.drain(limit=3)
+    while await outbox.learn(limit=3):
+        pass
+    async with connections.background() as connection:
+        cursor = await connection.execute("select word, nearest from word where word = any(%s)", (names,))
+        kept = dict(await cursor.fetchall())
+    assert {len(nearest) for nearest in kept.values()} == {READ}
+    assert all(nearest == sorted(set(nearest), reverse=True) for nearest in kept.values())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agentflow.records.connections import Connection, Connections
 from agentflow.retrieval import terms
 
-WHOLE = 500
+WHOLE = 1000
 """Memories of a scope up to which a search reads them all."""
 LONG, SEALED = 192, 128
 """Entries of an open block from which on it is long (a row of 2 kB would leave its page), and of a sealed one."""
@@ -55,7 +55,7 @@ grown as (
   where not s.posted and s.n_docs > {WHOLE} or s.id in (select p.scope_id from p where p.entries >= {LONG}))
 """  # noqa: S608 - constants
 DUE = """
-select o.id, o.payload -> 'scope' from outbox o where o.kind = 'post' and o.not_before <= now()
+select o.payload -> 'scope' from outbox o where o.kind = 'post' and o.not_before <= now()
 order by o.id for update skip locked limit 1
 """
 UNPOSTED = "select collection_id from scope where id = %(scope)s and not posted"
@@ -80,7 +80,11 @@ sealed as (
   group by long.term, last.block, (e.place - 1) / {SEALED})
 update posting x set entries = '{{}}' from long where x.scope_id = %(scope)s and x.term = long.term and x.block = 0
 """  # noqa: S608 - constants
-SETTLED = "delete from outbox where id = %(id)s"
+# All that was told of the scope until its lock was taken; another process may be busy with one of them.
+SETTLED = """
+delete from outbox where id = any(array(
+  select id from outbox where kind = 'post' and payload -> 'scope' = to_jsonb(%(scope)s::int) for update skip locked))
+"""
 
 # The words of memories taken out of the index; the memories themselves stay.
 UNINDEX = """
@@ -160,7 +164,7 @@ async def settle(connections: Connections) -> bool:
         due = await (await connection.execute(DUE)).fetchone()
         if due is None:
             return False
-        scope = {"scope": due[1], "scopes": [due[1]], "id": due[0]}
+        scope = {"scope": due[0], "scopes": [due[0]]}
         await connection.execute(LOCK, scope)
         unposted = await (await connection.execute(UNPOSTED, scope)).fetchone()
         if unposted is not None:
