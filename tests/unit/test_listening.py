@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from agentflow.api.limits import Impatient
 from agentflow.api.listening import Gone, unless_gone
@@ -69,6 +69,36 @@ async def test_a_reader_who_takes_nothing_is_left() -> None:
 
     await Impatient(app, seconds=0.01)({"type": "http", "path": "/"}, None, stubborn)
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("raises", [True, False])
+async def test_a_sender_who_stops_in_the_middle_is_told_so(raises: bool) -> None:
+    sent: list[dict] = []
+
+    async def app(scope, receive, send) -> None:
+        try:
+            await Request(scope, receive).body()
+        except ClientDisconnect:
+            if raises:
+                raise
+        await send({"type": "http.response.start", "status": 422, "headers": []})
+
+    async def tell(message: dict) -> None:
+        sent.append(message)
+
+    half = request({"type": "http.request", "body": b"{", "more_body": True}).receive
+    await Impatient(app, seconds=0.01)({"type": "http", "path": "/"}, half, tell)
+    assert [one.get("status") for one in sent] == [408, None]
+
+
+async def test_who_waits_for_the_caller_to_hang_up_waits_as_long_as_it_takes() -> None:
+    async def app(_scope, receive, _send) -> None:
+        await receive()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receive(), 0.05)
+
+    whole = request({"type": "http.request", "body": b"{}"}).receive
+    await Impatient(app, seconds=0.01)({"type": "http", "path": "/"}, whole, stubborn)
 
 
 async def test_other_time_outs_are_not_the_readers() -> None:

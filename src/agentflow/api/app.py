@@ -29,8 +29,6 @@ from agentflow.api.watch import Watch
 from agentflow.wiring import Services
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
-SLOW = 30.0
-"""Seconds in which a reader must have taken what is sent."""
 
 
 def create(services: Services) -> ASGIApp:
@@ -70,6 +68,6 @@ def create(services: Services) -> ASGIApp:
         # Without a key only this machine's own names are answered: a web page whose name was
         # rebound to a loopback address sends its own name as Host.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK], www_redirect=False)
-    readable = ReadableRefusal(Impatient(app, seconds=SLOW), body_limit=server.body_limit)
+    readable = ReadableRefusal(Impatient(app), body_limit=server.body_limit)
     guarded = gate(readable, services.keys, services.settings, services.metrics, services.spending)
     return Watch(origins.shown(openai.InTheirShape(guarded), server.origins), services.metrics)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentflow.api.problems import problem
 from agentflow.api.quota import Quota
 from agentflow.api.tokens import Tokens, tokens
-from agentflow.errors import AgentflowError, DatabaseDown, Forbidden, Unauthorized
+from agentflow.errors import AgentflowError, BadInput, DatabaseDown, Forbidden, Unauthorized
 from agentflow.protocols import Owner, Spending
 from agentflow.records.keys import PREFIX, SCOPES, Key, Keys
 from agentflow.settings import Settings
@@ -24,6 +24,8 @@ OPEN = ("/health", "/ok")
 EVERYTHING = frozenset(SCOPES)
 USER = "x-agentflow-user"
 """The header by which a key with the scope `users` names whom it speaks for."""
+NAME = 512
+"""Characters of a user's name."""
 READS = ("GET", "HEAD", "OPTIONS")
 ANY: frozenset[str] = frozenset()
 # What a path needs: one of these scopes. What is not listed needs `admin`, so a new door is closed until it is.
@@ -71,7 +73,9 @@ class Caller:
         return Owner(self.tenant, self.user)
 
     def named(self, user: str | None) -> "Caller":
-        """The same, speaking for `user`, if this caller may speak for others; else unchanged."""
+        """The same, speaking for `user`, if this caller may speak for others; else unchanged. Raises BadInput."""
+        if user and len(user) > NAME:
+            raise BadInput(f"{USER} has at most {NAME} characters.", field=USER)
         return replace(self, user=user) if user and "users" in self.scopes else self
 
 

@@ -1,14 +1,18 @@
-"""A body over the limit is refused in our own words; a reader that does not read is left."""
+"""A body over the limit is refused in our own words; who does not read, or does not send, is left."""
 
 import asyncio
 import json
 
 import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow.api.problems import in_shape
 
 log = structlog.get_logger(__name__)
+SLOW = 30.0
+"""Seconds in which a reader must have taken what is sent, and a sender sends on."""
 
 
 class ReadableRefusal:
@@ -26,6 +30,7 @@ class ReadableRefusal:
         self.told = {
             413: {"error": "TooLarge", "message": too_large},
             400: {"error": "HTTP", "message": other_name},
+            408: {"error": "HTTP", "message": f"The body stopped coming for {SLOW:g} s. Send it again."},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,9 +60,9 @@ def _is_plain(start: Message) -> bool:
 
 
 class Impatient:
-    """Leaves a reader who takes nothing for `seconds`: what it holds up would pile up here."""
+    """Leaves a reader who takes nothing for `seconds`, and a sender who sends nothing: both hold things up here."""
 
-    def __init__(self, app: ASGIApp, *, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, *, seconds: float = SLOW) -> None:
         self.app = app
         self.seconds = seconds
 
@@ -66,10 +71,12 @@ class Impatient:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        late = False
+        late, silent, coming = False, False, True
 
         async def tell(message: Message) -> None:
             nonlocal late
+            if silent:
+                return  # the reason is told below, whatever was made of half a body
             try:
                 async with asyncio.timeout(self.seconds):
                     await send(message)
@@ -77,9 +84,24 @@ class Impatient:
                 late = True
                 raise
 
+        async def hear() -> Message:
+            nonlocal silent, coming
+            if not coming:
+                return await receive()
+            try:
+                async with asyncio.timeout(self.seconds):
+                    message = await receive()
+            except TimeoutError:
+                silent = True
+                return {"type": "http.disconnect"}
+            coming = message.get("more_body", False)
+            return message
+
         try:
-            await self.app(scope, receive, tell)
-        except TimeoutError:
-            if not late:
+            await self.app(scope, hear, tell)
+        except (TimeoutError, ClientDisconnect):
+            if not late and not silent:
                 raise
-            log.warning("a reader took too long", path=scope["path"], seconds=self.seconds)
+            log.warning("a reader or sender took too long", path=scope["path"], seconds=self.seconds)
+        if silent:
+            await PlainTextResponse("", 408, {"connection": "close"})(scope, receive, send)

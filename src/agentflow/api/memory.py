@@ -88,13 +88,17 @@ class Forget(BaseModel):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Forget":
-        if len(self.model_fields_set - {"preview"}) != 1:
+        if len(self._named) != 1:
             raise ValueError("name exactly one of ids, thread_id, document, text, collection, everything")
         return self
 
     @property
+    def _named(self) -> list[str]:
+        return [one for one in type(self).model_fields if one != "preview" and getattr(self, one) is not None]
+
+    @property
     def selector(self) -> Selector:
-        (name,) = self.model_fields_set - {"preview"}
+        (name,) = self._named
         value = getattr(self, name)
         if name == "everything":
             return Selector(value)

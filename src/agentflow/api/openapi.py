@@ -94,6 +94,7 @@ def _complete(document: Json) -> None:
                 operation["security"] = [{way: []} for way in WAYS]
             body = {"schema": {"$ref": f"#/components/schemas/{_shape(path)}"}}
             answers = operation["responses"]
+            answers.setdefault("400", {"description": "This is no HTTP."})
             answers.pop("422", None)
             for code in refusals(method, path, has_body="requestBody" in operation):
                 answers.setdefault(code, {"description": WHY[code], "content": {"application/json": body}})

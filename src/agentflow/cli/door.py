@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 
 from agentflow.api.app import create
+from agentflow.cli.connection import Bounded
 from agentflow.cli.port import listening
 from agentflow.errors import StartError
 from agentflow.settings.schema import Server
@@ -47,6 +48,7 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
             await guarded(services)
         config = uvicorn.Config(
             create(services),
+            http=Bounded,
             log_config=None,
             access_log=False,
             lifespan="off",

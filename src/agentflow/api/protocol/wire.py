@@ -8,7 +8,6 @@ import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -53,13 +52,8 @@ class ProtocolRoute(DoorRoute):
                 return refused(error)
             except RequestValidationError as error:
                 return detail(422, explained(error.errors()))
-            except HTTPException:
-                raise
             except ClientDisconnect:
                 return Response(status_code=499)
-            except Exception:
-                log.exception("request broke", path=request.url.path)
-                return detail(500, "Something broke inside agentflow; its log says what.")
 
         return guarded
 
