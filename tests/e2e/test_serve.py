@@ -98,6 +98,16 @@ def test_bytes_that_are_no_request_are_refused(client, content, status) -> None:
     assert response.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [("/invoke", ["error", "message"]), ("/threads", ["detail"]), ("/mcp", ["detail"]), ("/v1/responses", ["error"])],
+)  # fmt: skip
+def test_a_body_that_does_not_say_its_length_is_refused_once_it_is_too_large(client, path, shape) -> None:
+    headers = {"content-type": "application/json"}
+    response = client.post(path, content=iter([b"a" * 2**20] * 3), headers=headers)
+    assert (response.status_code, list(response.json())) == (413, shape)
+
+
 def test_an_unknown_thread_begins_and_a_bad_id_is_refused(client) -> None:
     begun = client.post("/invoke", json={"input": "hello", "thread_id": NEW_THREAD}).json()
     refused = client.post("/invoke", json={"input": "hello", "thread_id": "../../etc"})

@@ -1,6 +1,7 @@
 """Tenants and users never meet: every address of the server is asked for somebody else's things."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,17 @@ PEOPLE = {
     "eve": (2, "ann"),
 }  # name: (tenant, user); each with every scope
 SCOPES = ("chat", "threads", "memory", "admin")
+RUN = {"assistant_id": "agent", "input": {"messages": [{"role": "user", "content": "hi"}]}}
 BODIES = {
-    "/threads/{thread_id}/runs": {
-        "assistant_id": "agent",
-        "input": {"messages": [{"role": "user", "content": "hi"}]},
-    },
+    "/threads/{thread_id}/runs": RUN,
+    "/threads/{thread_id}/runs/wait": RUN,
+    "/threads/{thread_id}/runs/stream": RUN,
+    "/threads/{thread_id}/runs/crons": {**RUN, "schedule": "0 0 1 1 *"},
+    "/threads/{thread_id}/commands": {"id": 1, "method": "state.get", "params": {}},
+    "/assistants/{assistant_id}/latest": {"version": 1},
+    "/feedback/{number}": {"accept": True},
+    "/memory/{number}": {"pinned": True},
+    "/a2a/{assistant_id}": {"id": 1, "method": "message/send", "params": {"message": {"parts": []}}},
     "/route": {"input": "hi"},
     "/memory/search": {"text": SECRET},
     "/memory/forget": {"by": "text", "value": SECRET, "preview": True},
@@ -40,6 +47,7 @@ class Town:
     client: httpx.Client
     keys: dict[str, str]
     things: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
 
     def ask(self, who: str, method: str, path: str, body: object = None) -> httpx.Response:
         return self.client.request(method, path, json=body, headers={"x-api-key": self.keys[who]})
@@ -96,7 +104,30 @@ def town(standing) -> Iterator[Town]:
         made.ask(
             "ann", "PUT", "/store/items", {"namespace": ["notes"], "key": "k", "value": {"note": SECRET}}
         )
+        made.others = _left_besides(made)
         yield made
+
+
+def _left_besides(town: Town) -> dict[str, str]:
+    """What else of Ann's has an id, by the beginning of its address. Who reviews feedback reads its message."""
+    said = town.ask("ann", "POST", "/invoke", {"input": "some code", "role": "coder"}).json()
+    at = f"/turns/{said['run_id']}/feedback"
+    kept = town.ask("ann", "POST", "/runs/crons", {**RUN, "schedule": "0 0 1 1 *"})
+    thread = f"/threads/{town.things['protocol_thread']}"
+    town.ask("ann", "POST", f"{thread}/runs/wait", RUN)
+    state = town.ask("ann", "GET", f"{thread}/history").json()[0]
+    file = {"file": ("notes.txt", b"All that is said of the mill and of its orchard.")}
+    told = town.client.post("/memory/documents", files=file, headers={"x-api-key": town.keys["ann"]})
+    forgotten = town.ask("ann", "POST", "/memory/forget", {"text": "no such words"})
+    return {
+        "/assistants": town.ask("ann", "POST", "/assistants", {"graph_id": "agent"}).json()["assistant_id"],
+        "/a2a": town.ask("ann", "POST", "/assistants", {"graph_id": "agent"}).json()["assistant_id"],
+        "/runs/crons": kept.json()["cron_id"],
+        "/feedback": str(town.ask("ann", "POST", at, {"role": "philosopher"}).json()["id"]),
+        "/memory/documents": str(told.json()["id"]),
+        "/memory/receipts": str(forgotten.json()["receipt"]),
+        "/threads": state["checkpoint"]["checkpoint_id"],
+    }
 
 
 def test_ann_finds_what_she_left(town: Town) -> None:
@@ -120,13 +151,48 @@ def test_no_address_shows_or_changes_what_is_somebody_else_s(town: Town, who: st
             answer = town.ask(who, method, filled, BODIES.get(path, {}) if method != "GET" else None)
             if SECRET in answer.text or answer.status_code >= 500:
                 shown.append((method, path, answer.status_code, answer.text[:200]))
-            if answer.is_success and any(mark in path for mark in ("{run_id}", "{thread_id}")):
+            failed = '"type":"error"' in answer.text
+            if answer.is_success and not failed and any(mark in path for mark in ("{run_id}", "{thread_id}")):
                 shown.append((method, path, answer.status_code, answer.text[:200]))
             if "{thread_id}" not in path:
                 break
     assert shown == []
     assert town.remembered() == before
     assert SECRET in town.ask("ann", "POST", "/threads/search", {}).text
+
+
+NOWHERE = "0197a000-0000-7000-8000-00000000dead"
+SHARED = {"bob": ("/assistants", "/a2a", "/feedback"), "eve": ()}
+"""What all users of a tenant have in common."""
+
+
+@pytest.mark.parametrize("who", ["bob", "eve"])
+def test_what_is_somebody_else_s_is_answered_like_what_never_was(town: Town, who: str) -> None:
+    told_apart = []
+    for method, path in town.addresses():
+        if "{" not in path or path.startswith(("/residency", "/v1", *SHARED[who])):
+            continue
+        named = _ids(town, path)
+        never = {name: "999999" if one.isdigit() else NOWHERE for name, one in named.items()}
+        theirs, nobody_s = (_answer(town, who, method, path, ids) for ids in (named, never))
+        if theirs != nobody_s:
+            told_apart.append((method, path, theirs, nobody_s))
+    assert told_apart == []
+
+
+def _ids(town: Town, path: str) -> dict[str, str]:
+    """Ann's ids, by the names that the path has for them."""
+    own = next((one for start, one in town.others.items() if path.startswith(start)), NOWHERE)
+    number = town.things["number"] if own == NOWHERE else own
+    own_ids = dict.fromkeys(("checkpoint_id", "cron_id", "assistant_id"), own)
+    return {**town.things, **own_ids, "thread_id": town.things["protocol_thread"], "number": number}
+
+
+def _answer(town: Town, who: str, method: str, path: str, ids: dict[str, str]) -> tuple[int, str]:
+    """Status and text, without the ids themselves."""
+    body = None if method == "GET" else BODIES.get(path, {})
+    answer = town.ask(who, method, path.format_map(_Anything(ids)), body)
+    return answer.status_code, re.sub("|".join(ids.values()), "ID", answer.text)
 
 
 @pytest.mark.parametrize("who", ["bob", "eve"])
