@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from agentflow.errors import AgentflowError, StartError
 
+SECONDS = 3.0
+"""For one batch with all its tries; so long does a collector that hangs hold up a stop, and nothing else."""
 Found = Mapping[str, Any]
 Told = Callable[[Found], None]
 
@@ -149,6 +151,6 @@ def open_spans(endpoint: str | None, *, model: str, engine: str, version: str) -
         ) from error
     provider = TracerProvider(resource=Resource({"service.name": "agentflow", "service.version": version}))
     provider.add_span_processor(
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces"))
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=SECONDS))
     )
     return OtelSpans(provider, model=model, engine=engine)
