@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from agentflow.records.connections import Connections, open_connections
 from agentflow.records.jobs import GivenUp, Jobs, Later
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.scopes import Scopes
+from agentflow.runs.clock import Clock
 from agentflow.wiring.checkup import _judged
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
@@ -128,6 +131,70 @@ async def test_what_one_does_for_all_is_done_by_one(database: str) -> None:
     async with working(*several):
         await true(lambda: len(done) >= 1 and not listed(database))
     assert len(done) == 1
+
+
+class Row:
+    """A cron that is due, as its table has it."""
+
+    def __init__(self) -> None:
+        self.next_at = datetime.now(UTC) - timedelta(seconds=1)
+        self.begun = 0
+
+    async def due(self, **_: object) -> list[dict]:
+        row = {"cron_id": "c", "schedule": "0 0 1 1 *", "timezone": "Asia/Tokyo", "enabled": True}
+        due = {**row, "next_run_date": self.next_at.isoformat(), "due": self.next_at}
+        return [due] if self.next_at <= datetime.now(UTC) else []
+
+    async def fired(self, _cron: str, *, was: datetime, next_at: datetime) -> bool:
+        found, self.next_at = was == self.next_at, next_at
+        return found
+
+    async def begin(self, _cron: dict) -> None:
+        self.begun += 1
+        await asyncio.sleep(0.3)
+
+
+async def test_a_cron_that_is_looked_for_while_it_begins_begins_once(database: str) -> None:
+    row, jobs, other = Row(), Jobs(database), Jobs(database)
+    clocks = [Clock(row, one, row.begin) for one in (jobs, other)]  # type: ignore[arg-type] # a row of its table
+    for clock, one in zip(clocks, (jobs, other), strict=True):
+        one.on("cron", clock.strike)
+    async with working(jobs, other):
+        (cron,) = await row.due()
+        await clocks[0].wake(
+            {**cron, "next_run_date": row.next_at.astimezone(ZoneInfo("Asia/Tokyo")).isoformat()}
+        )
+        await true(lambda: row.begun == 1)
+        for clock in clocks:
+            await clock.sweep()
+        await true(lambda: [status for _, status, _ in listed(database)] == ["todo"])
+    assert (row.begun, row.next_at > datetime.now(UTC)) == (1, True)
+
+
+async def test_runs_whose_row_is_held_keep_nobody_from_recovering_the_others(
+    database: str, connections: Connections
+) -> None:
+    ledger = ledger_over(connections)
+    held, free = [(await ledger.accept(Request(text="hi"))).record.run_id for _ in range(2)]
+    await ledger.release_all()
+    with psycopg.connect(database) as stopped:
+        stopped.execute("set role agentflow_background")
+        stopped.execute("update agentflow.run set meta = meta where id = %s", (held,))
+        assert await ledger.abandoned(limit=9) == [free]
+    assert await ledger.abandoned(limit=9) == [held, free]
+
+
+async def test_two_processes_recover_each_run_once(connections: Connections) -> None:
+    first, second = ledger_over(connections), ledger_over(connections)
+    runs = [(await first.accept(Request(text="hi"))).record.run_id for _ in range(12)]
+    await first.release_all()
+
+    async def recovered(ledger: PostgresLedger) -> list[str]:
+        leases = [await ledger.claim(run) for run in await ledger.abandoned(limit=16)]
+        return [lease.run_id for lease in leases if lease is not None]
+
+    taken = await asyncio.gather(recovered(first), recovered(second))
+    assert sorted([*taken[0], *taken[1]]) == sorted(runs)
 
 
 async def test_a_job_goes_on_where_it_was_put_off(database: str) -> None:

@@ -192,9 +192,10 @@ left join lateral (
 where mine.id = %(run)s and mine.tenant = %(tenant)s
 """  # noqa: S608 - constants
 
+# A row that is being written is somebody's: to claim it would be to wait for him.
 ABANDONED = """
 select id from run where status in (0, 1) and lease_until < now() and (start_after is null or start_after <= now())
-order by started_at limit %(limit)s
+order by started_at limit %(limit)s for update skip locked
 """
 RELEASE = "update run set lease_until = now() - interval '1 second' where status in (0, 1)"
 

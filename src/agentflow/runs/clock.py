@@ -30,7 +30,7 @@ class Clock:
     async def wake(self, cron: Json) -> None:
         """Ask to be woken at the cron's next time. Raises DatabaseDown."""
         if cron["enabled"] and cron["next_run_date"] is not None:
-            at = datetime.fromisoformat(cron["next_run_date"])
+            at = datetime.fromisoformat(cron["next_run_date"]).astimezone(UTC)
             await self.jobs.defer(JOB, {"cron_id": cron["cron_id"]}, once=f"{cron['cron_id']} {at}", at=at)
 
     async def strike(self, payload: Json) -> None:
@@ -50,6 +50,9 @@ class Clock:
                 await self.wake({**cron, "next_run_date": following.isoformat()})
 
     async def sweep(self) -> None:
-        """Wake what is due and was forgotten: its job was lost with a database restored, or never kept."""
+        """Wake what is due and was forgotten: its job was lost with a database restored, or never kept.
+
+        Where that job is still there, or at work, it is the same one: a cron begins once at a time.
+        """
         for cron in await self.crons.due(cron_id=None):
-            await self.jobs.defer(JOB, {"cron_id": cron["cron_id"]}, once=f"{cron['cron_id']} late")
+            await self.wake(cron)
