@@ -154,13 +154,13 @@ def served(folder: Path, embedder: str, said: str) -> Iterator[str]:
 
 
 def measure(client: httpx.Client, folder: Path, turns: int, said: str) -> None:
-    texts = chat(2 * turns + 1) if said == "chat" else drawn(2 * turns + 1)
+    texts = chat(3 * turns + 1) if said == "chat" else drawn(3 * turns + 1)
     role = None if said == "chat" else "guide"
     converse(client, itertools.islice(texts, 1), role)
     with database(folder) as connection:
         settle(connection)
         before, whole = sizes(connection), grown(connection)
-        for which in ("first", "second"):
+        for which in ("first", "second", "third"):
             letters = converse(client, itertools.islice(texts, turns), role)
             settle(connection)
             after, now = sizes(connection), grown(connection)

@@ -171,6 +171,16 @@ async def test_a_copy_has_the_branches(client) -> None:
     assert [len(one["values"]["messages"]) for one in history] == [4, 3, 4, 3, 2, 1, 0]
 
 
+async def test_a_copy_of_a_copy_has_the_turns_values(client) -> None:
+    thread = await spoken(client, "Write python code")
+    copy = (await client.threads.copy(thread))["thread_id"]
+    again = (await client.threads.copy(copy))["thread_id"]
+    first, last = [(await client.threads.get_state(one))["values"] for one in (thread, again)]
+    kept = ("role", "adapter", "selection", "intent", "memory_ids", "usage", "timings", "status")
+    assert {key: last[key] for key in kept} == {key: first[key] for key in kept}
+    assert asked(last) == ["Write python code"]
+
+
 async def test_a_removed_thread_is_forgotten(client, http) -> None:
     thread = await spoken(client, "My tortoise is called Achilles")
     assert len(await remembered(http, "Achilles")) >= 1

@@ -31,8 +31,10 @@ COPY = (
     insert into checkpoints
       (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
     select %(new)s, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint,
-           case when metadata ? 'thread_id' then jsonb_set(metadata, '{thread_id}', to_jsonb(%(new)s::text))
-                else metadata end
+           metadata
+           || case when metadata ? 'thread_id' then jsonb_build_object('thread_id', %(new)s::text) else '{}' end
+           || case when checkpoint ? 'turn'
+                   then jsonb_build_object('run_id', md5((metadata ->> 'run_id') || %(new)s)::uuid) else '{}' end
     from checkpoints where thread_id = %(old)s
     """,
     """

@@ -16,14 +16,10 @@ LAST = "remember"
 TOLD = ("role", "adapter", "selection", "intent", "memory", "finish", "usage")
 """Values of a turn that its details hold."""
 _COLUMNS, _, _FROM = SELECT_SQL.rpartition("from checkpoints")
-# A copied thread has the checkpoints of the turns it was copied from.
 WITH_TURN = f"""
 {_COLUMNS}, tenant, user_ref, turn.* from checkpoints{_FROM} left join lateral (
   select r.id::text as turn_id, r.attempt as turn_attempt, r.details as turn_details, r.recalled as turn_recalled
-  from run r
-  where r.id in (case when checkpoint ? 'turn' then (metadata ->> 'run_id')::uuid end,
-                 md5((metadata ->> 'run_id') || checkpoints.thread_id)::uuid)
-    and r.thread_id = case when checkpoint ? 'turn' then checkpoints.thread_id::uuid end) turn on true
+  from run r where r.id = case when checkpoint ? 'turn' then (metadata ->> 'run_id')::uuid end) turn on true
 """  # noqa: S608 - the library's own and ours
 
 
