@@ -465,9 +465,10 @@ class Outcome:
 class Ledger(Protocol):
     """The record of turns. Raises DatabaseDown when Postgres does not answer."""
 
-    async def accept(self, request: Request) -> Acceptance:
-        """Commit the message and its run. Raises NotFound for another user's thread, Conflict for a
-        key that was used with another fingerprint.
+    async def accept(self, request: Request, *, now: bool = True) -> Acceptance:
+        """Commit the message and its run; not `now`: it waits to be claimed, though its thread may be free.
+
+        Raises NotFound for another user's thread, Conflict for a key that was used with another fingerprint.
         """
         ...
 
@@ -477,6 +478,18 @@ class Ledger(Protocol):
 
     async def claim(self, run_id: str) -> Lease | None:
         """Take the run with a new attempt number; None while an earlier run of the thread is open."""
+        ...
+
+    async def claim_next(self, known: Sequence[str]) -> Lease | None:
+        """Take the run that has waited longest of those that could begin, none of `known`."""
+        ...
+
+    async def offer(self, run_id: str) -> None:
+        """Tell other processes that a run here waits for a seat."""
+        ...
+
+    async def leave(self, run_ids: Sequence[str]) -> None:
+        """Leave runs that wait here to whoever claims them first."""
         ...
 
     async def renew(self, lease: Lease) -> str | None:
@@ -507,8 +520,8 @@ class Ledger(Protocol):
         """The turn's text and what its thread knew before it. Raises NotFound."""
         ...
 
-    async def abandoned(self, *, limit: int) -> list[str]:
-        """Ids of open runs whose lease has run out, oldest first."""
+    async def abandoned(self, *, limit: int, known: Sequence[str] = ()) -> list[str]:
+        """Ids of open runs whose lease has run out, oldest first, none of `known`."""
         ...
 
 

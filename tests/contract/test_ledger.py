@@ -57,6 +57,16 @@ def lapsing(ledger: Any) -> Ledger:
     return replace(ledger, lease=-1.0)
 
 
+async def test_what_waits_is_claimed_in_order_by_whoever_does_not_know_it(ledger: Ledger) -> None:
+    waiting = [(await ledger.accept(Request(text="hi"), now=False)).record for _ in range(3)]
+    behind = await ledger.accept(Request(text="hi", thread_id=waiting[0].thread_id))
+    assert (behind.lease, await ledger.claim_next([])) == (None, None)
+    await ledger.leave([one.run_id for one in (*waiting, behind.record)])
+    taken = [await ledger.claim_next([waiting[1].run_id]) for _ in range(3)]
+    assert [one and one.run_id for one in taken] == [waiting[0].run_id, waiting[2].run_id, None]
+    assert (await ledger.claim(waiting[1].run_id)).attempt == 1
+
+
 async def accepted(ledger: Ledger, **request: object) -> Lease:
     lease = (await ledger.accept(Request(**{"text": "hi", **request}))).lease
     assert lease is not None

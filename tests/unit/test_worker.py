@@ -7,6 +7,7 @@ import pytest
 
 from agentflow.errors import EngineDown, EngineTimeout, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Request
+from agentflow.runs.seats import Seats
 from agentflow.runs.worker import Most
 
 
@@ -137,6 +138,42 @@ async def test_open_runs_are_bounded_in_all_and_per_tenant(world) -> None:
         w.engine.gate.set()
         await asyncio.gather(*w.worker.tasks.values())
         assert w.worker.open.total() == 0
+
+
+async def test_no_more_turns_run_at_once_than_there_are_seats(world) -> None:
+    async with world() as w:
+        w.worker.seats, w.engine.gate = Seats(2), asyncio.Event()
+        feeds = [await w.worker.start(Request(text=str(one), wanted_role="coder")) for one in range(5)]
+        await asyncio.sleep(0.01)
+        assert w.worker.figures() == {("running",): 2, ("waiting",): 3, ("most",): 2}
+        assert [one.record.status for one in w.ledger.runs.values()] == ["running"] * 2 + ["queued"] * 3
+        w.engine.gate.set()
+        await asyncio.gather(*w.worker.tasks.values())
+        asked = [prompt.messages[-1]["content"].splitlines()[-1] for prompt in w.engine.prompts]
+        assert all([await feed.finished() for feed in feeds])
+        assert (asked, w.worker.seats.taken) == (["0", "1", "2", "3", "4"], 0)
+
+
+async def test_a_turn_behind_another_of_its_thread_takes_no_seat(world) -> None:
+    async with world() as w:
+        w.worker.seats, w.engine.gate = Seats(2), asyncio.Event()
+        first = await w.worker.start(Request(text="0", wanted_role="coder"))
+        second = await w.worker.start(Request(text="1", wanted_role="coder", thread_id=first.thread_id))
+        await w.worker.start(Request(text="2", wanted_role="coder"))
+        await asyncio.sleep(0.01)
+        assert w.worker.figures() == {("running",): 2, ("waiting",): 1, ("most",): 2}
+        w.engine.gate.set()
+        assert (await second.finished())["output"]
+
+
+async def test_what_waits_for_a_seat_is_left_to_others_when_the_process_ends(world) -> None:
+    async with world() as w:
+        w.worker.seats, w.engine.gate = Seats(1), asyncio.Event()
+        feeds = [await w.worker.start(Request(text="hello", wanted_role="coder")) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        await w.worker.close(grace=0)
+        taken = [await w.ledger.claim_next([]) for _ in range(3)]
+        assert [one and one.run_id for one in taken] == [feeds[0].run_id, feeds[1].run_id, None]
 
 
 async def test_an_engine_that_is_down_fails_the_turn_and_the_same_key_tries_again(world) -> None:

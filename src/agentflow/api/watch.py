@@ -62,6 +62,7 @@ async def metrics(request: Request) -> Response:
         for role, adapter in keeper.roster.items()
     }
     figures = _residency(keeper.tally)
+    figures["seats"] = services.worker.figures()
     figures["adapters"] = {(tier,): number for tier, number in Counter(where.values()).items()}
     figures["adapter_of"] = {(role, keeper.identity(role) or "none", tier): 1 for role, tier in where.items()}
     services.metrics.take(figures)

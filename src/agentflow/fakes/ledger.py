@@ -108,7 +108,7 @@ class FakeLedger:
     runs: dict[str, Entry] = field(default_factory=dict)
     owners: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    async def accept(self, request: Request) -> Acceptance:
+    async def accept(self, request: Request, *, now: bool = True) -> Acceptance:
         """See Ledger.accept."""
         earlier = self._by_key(request)
         if earlier is not None:
@@ -119,7 +119,7 @@ class FakeLedger:
             raise NotFound(
                 f"There is no thread {thread_id} for this user.", field="thread_id", value=thread_id
             )
-        free = not self._open_in(thread_id)
+        free = now and not self._open_in(thread_id)
         run_id = request.run_id or str(uuid_utils.uuid7())
         record = RunRecord(
             run_id,
@@ -146,6 +146,25 @@ class FakeLedger:
         entry.record = replace(entry.record, status="running", attempt=entry.record.attempt + 1)
         entry.lease_until = self.clock() + self.lease
         return self._lease(entry)
+
+    async def claim_next(self, known: Sequence[str]) -> Lease | None:
+        """See Ledger.claim_next; what waits at a live process is left to it, as turns are."""
+        for run_id, entry in self.runs.items():
+            free = (
+                run_id not in known and entry.record.status == "queued" and entry.lease_until <= self.clock()
+            )
+            if free and (lease := await self.claim(run_id)) is not None:
+                return lease
+        return None
+
+    async def offer(self, run_id: str) -> None:
+        """See Ledger.offer; nobody else listens."""
+
+    async def leave(self, run_ids: Sequence[str]) -> None:
+        """See Ledger.leave."""
+        for run_id in run_ids:
+            if self.runs[run_id].record.status == "queued":
+                self.runs[run_id].lease_until = self.clock()
 
     async def renew(self, lease: Lease) -> str | None:
         """See Ledger.renew; nobody asks a run of this ledger to stop."""
@@ -217,12 +236,12 @@ class FakeLedger:
             "offered": selection.get("offered", []),
         }
 
-    async def abandoned(self, *, limit: int) -> list[str]:
+    async def abandoned(self, *, limit: int, known: Sequence[str] = ()) -> list[str]:
         """See Ledger.abandoned."""
         lost = [
             run_id
             for run_id, one in self.runs.items()
-            if one.record.status in OPEN and one.lease_until < self.clock()
+            if one.record.status in OPEN and one.lease_until < self.clock() and run_id not in known
         ]
         return lost[:limit]
 

@@ -1,5 +1,6 @@
 """The ledger: a turn is here before its first answered byte, and ends here in one statement."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -46,7 +47,7 @@ with t as (
     where thread.tenant = excluded.tenant and thread.user_ref = excluded.user_ref
   returning id, last_seq),
 free as (select not exists (
-  select from run where thread_id = %(thread)s and status in (0, 1)) as now),
+  select from run where thread_id = %(thread)s and status in (0, 1)) and %(now)s as now),
 r as (
   insert into run (id, tenant, thread_id, seq, status, attempt, idem_key, fingerprint, wanted_role, given,
                    webhook, worker, lease_until, watched)
@@ -80,6 +81,26 @@ with c as (
 select c.id, c.thread_id, c.attempt, c.tenant, t.user_ref, coalesce(m.content, ''), c.wanted_role, c.given, c.graph,
        c.work, c.watched
 from c join thread t on t.id = c.thread_id left join message m on m.thread_id = c.thread_id and m.seq = c.seq
+"""
+
+# The same for the run that has waited longest, of those that could begin: where the process that accepted it has no
+# seat. The steps of a turn are heard in that process alone, so its turns are left to it while it lives.
+CLAIM_NEXT = CLAIM.replace(
+    "where id = %(run)s",
+    """where id = (
+    select id from run w
+    where w.status = 0 and w.start_after is null and w.id <> all(%(known)s::uuid[])
+      and (w.work is not null or w.lease_until <= now())
+      and not exists (select from run o where o.thread_id = w.thread_id and o.status in (0, 1) and o.seq < w.seq
+                        and (o.start_after is null or o.start_after <= now()))
+    order by w.started_at limit 1 for update skip locked)""",
+)
+OFFER = "select pg_notify('agentflow', 'pending ' || %(run)s)"
+LEAVE = """
+with l as (
+  update run set lease_until = now()
+  where id = any(%(runs)s::uuid[]) and status = 0 and start_after is null returning id)
+select pg_notify('agentflow', 'pending ' || l.id) from l
 """
 
 # A run that was to begin later takes its place in the thread when its time has come: behind what was said meanwhile.
@@ -143,7 +164,9 @@ with f as (
 t as (
   update thread set status = 'error', error = %(error)s, updated_at = now()
   from f where thread.id = f.thread_id and f.status = 3)
-select f.id, pg_notify('agentflow', 'thread ' || f.thread_id), pg_notify('agentflow', 'run ' || f.id) from f
+select f.id, pg_notify('agentflow', 'thread ' || f.thread_id), pg_notify('agentflow', 'run ' || f.id),
+       case when f.status = 0 then pg_notify('agentflow', 'pending ' || f.id) end
+from f
 """
 
 # Nobody waits for the answer any more: what was said of it stays in the thread as a part, and is no memory.
@@ -195,6 +218,7 @@ where mine.id = %(run)s and mine.tenant = %(tenant)s
 # A row that is being written is somebody's: to claim it would be to wait for him.
 ABANDONED = """
 select id from run where status in (0, 1) and lease_until < now() and (start_after is null or start_after <= now())
+  and id <> all(%(known)s::uuid[])
 order by started_at limit %(limit)s for update skip locked
 """
 RELEASE = "update run set lease_until = now() - interval '1 second' where status in (0, 1)"
@@ -214,7 +238,7 @@ class PostgresLedger:
     lease: float = 30.0
     pause: float = 6 * 3600.0
 
-    async def accept(self, request: Request) -> Acceptance:
+    async def accept(self, request: Request, *, now: bool = True) -> Acceptance:
         """See Ledger.accept: one durable commit."""
         run_id = request.run_id or str(uuid_utils.uuid7())
         thread_id = request.thread_id or str(uuid_utils.uuid7())
@@ -222,7 +246,7 @@ class PostgresLedger:
             earlier = await self._by_key(connection, request)
             if earlier is not None:
                 return Acceptance(earlier, fresh=False, lease=None)
-            threads, *started = await self._written(connection, request, run_id, thread_id)
+            threads, *started = await self._written(connection, request, run_id, thread_id, now=now)
             if threads == 0:
                 message = f"There is no thread {thread_id} for this user."
                 raise NotFound(message, field="thread_id", value=thread_id)
@@ -241,6 +265,23 @@ class PostgresLedger:
             return None
         run, thread, *rest = row
         return Lease(str(run), str(thread), *rest)
+
+    async def claim_next(self, known: Sequence[str]) -> Lease | None:
+        """See Ledger.claim_next."""
+        parameters = {"known": list(known), "worker": self.worker, "lease": self.lease}
+        async with self.connections.background() as connection:
+            row = await (await connection.execute(CLAIM_NEXT.encode(), parameters)).fetchone()
+        return None if row is None else Lease(str(row[0]), str(row[1]), *row[2:])
+
+    async def offer(self, run_id: str) -> None:
+        """See Ledger.offer."""
+        async with self.connections.background() as connection:
+            await connection.execute(OFFER, {"run": run_id})
+
+    async def leave(self, run_ids: Sequence[str]) -> None:
+        """See Ledger.leave."""
+        async with self.connections.background() as connection:
+            await connection.execute(LEAVE, {"runs": list(run_ids)})
 
     async def renew(self, lease: Lease) -> str | None:
         """See Ledger.renew."""
@@ -307,10 +348,10 @@ class PostgresLedger:
             "offered": offered(details),
         }
 
-    async def abandoned(self, *, limit: int) -> list[str]:
+    async def abandoned(self, *, limit: int, known: Sequence[str] = ()) -> list[str]:
         """See Ledger.abandoned."""
         async with self.connections.background() as connection:
-            cursor = await connection.execute(ABANDONED, {"limit": limit})
+            cursor = await connection.execute(ABANDONED, {"limit": limit, "known": list(known)})
             return [str(row[0]) for row in await cursor.fetchall()]
 
     async def release_all(self) -> None:
@@ -389,9 +430,11 @@ class PostgresLedger:
             )
         return record
 
-    async def _written(self, connection: Connection, request: Request, run_id: str, thread_id: str) -> Any:
+    async def _written(
+        self, connection: Connection, request: Request, run_id: str, thread_id: str, *, now: bool
+    ) -> Any:
         """One statement; only a key that may be taken meanwhile needs a transaction to take it back."""
-        parameters = self._acceptance(request, run_id, thread_id)
+        parameters = {**self._acceptance(request, run_id, thread_id), "now": now}
         if request.thread_id is None and request.idempotency_key is None:
             return await (await connection.execute(ACCEPT, parameters)).fetchone()
         if request.idempotency_key is None:

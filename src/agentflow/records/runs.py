@@ -50,7 +50,7 @@ r as (
          %(worker)s, now() + (%(lease)s + %(after)s) * interval '1 second', %(assistant)s, %(work)s, %(meta)s,
          %(multitask)s, case when %(after)s > 0 then now() + %(after)s * interval '1 second' end,
          now.go = 0 and %(watched)s or t.heard, %(follows)s::int
-  from t, open, lateral (select (open.due = 0 and %(after)s <= 0)::int as go) now
+  from t, open, lateral (select (%(now)s and open.due = 0 and %(after)s <= 0)::int as go) now
   where open.n < %(limit)s
   on conflict (tenant, user_ref, idem_key) where idem_key is not null do nothing
   returning id, thread_id, seq, status, attempt, started_at),
@@ -234,13 +234,13 @@ class Runs:
     lease: float = 30.0
     pause: float = 6 * 3600.0
 
-    async def accept(self, new: NewRun) -> AcceptedRun:
-        """Commit a run, unless its key is known.
+    async def accept(self, new: NewRun, *, now: bool = True) -> AcceptedRun:
+        """Commit a run, unless its key is known. Not `now`: it waits for a seat, though its thread may be free.
 
         Raises NotFound for a missing thread, Busy where refused, TooMany open runs, and Conflict for a key that
         stands for something else.
         """
-        parameters = self._parameters(new)
+        parameters = {**self._parameters(new), "now": now}
         async with self.connections.use(Owner(new.tenant, new.user)) as connection:
             if new.key is None:
                 return await self._accepted(connection, new, parameters)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from agentflow.records.runs import NewRun
 from agentflow.runs.feed import Feed
 from agentflow.runs.following import Following
 from agentflow.runs.protocol import ProtocolRuns
+from agentflow.runs.seats import Seats
 from agentflow.runs.thread_stream import begun
 from agentflow.runs.wakes import Wakes, woken
 from agentflow.telemetry import Metrics
@@ -33,7 +34,7 @@ from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds after which a waiting run looks again although nobody has woken it: for signals that were lost."""
 
 
@@ -43,6 +44,14 @@ class Most:
 
     runs: int = 4096
     of_tenant: int = 2048
+
+
+@dataclass
+class Seat:
+    """Whether there was one, and whether it is kept."""
+
+    taken: bool
+    kept: bool = False
 
 
 @dataclass
@@ -60,6 +69,7 @@ class Worker:
     remembered: Callable[[], None] = lambda: None
     fault: Callable[[str], None] = lambda _point: None
     most: Most = field(default_factory=Most)
+    seats: Seats = field(default_factory=lambda: Seats(1024))
     metrics: Metrics = field(default_factory=Metrics)
     spans: Spans = field(default_factory=NoSpans)
     protocol: ProtocolRuns | None = None
@@ -68,6 +78,12 @@ class Worker:
     open: Counter[int] = field(default_factory=Counter)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     stops: dict[str, str] = field(default_factory=dict)
+    seated: set[str] = field(default_factory=set)
+    """The runs that are executed here; of those in `tasks` the others wait."""
+    crowded: bool = False
+    """Somewhere a run waits for a seat."""
+    helping: asyncio.Task[None] | None = None
+    closing: bool = False
     following: Following = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +96,9 @@ class Worker:
         Raises NotFound, Conflict and DatabaseDown; everything later is in the feed.
         """
         self._has_room(request.tenant)
-        acceptance = await self.ledger.accept(request)
+        with self._seat() as seat:
+            acceptance = await self.ledger.accept(request, now=seat.taken)
+            seat.kept = acceptance.lease is not None
         self.fault("after_accept")
         if acceptance.fresh:
             return self._run(Feed.of(acceptance.record), acceptance.record.tenant, acceptance.lease)
@@ -93,7 +111,9 @@ class Worker:
         DatabaseDown; everything later is in the feed.
         """
         self._has_room(new.tenant)
-        accepted = await self._protocol.runs.accept(new)
+        with self._seat() as seat:
+            accepted = await self._protocol.runs.accept(new, now=seat.taken)
+            seat.kept = accepted.lease is not None
         if not accepted.fresh:
             run = accepted.run
             return run, self.follow(run["run_id"], run["thread_id"], Owner(new.tenant, new.user))
@@ -141,27 +161,34 @@ class Worker:
                 self.protocol.watched(self.feeds[which])
             case "run":
                 self.wakes.every(which)
+            case "pending":
+                self.crowded = True
+                self._help()
             case "begun":
                 self.wakes.every(begun(which))
             case _:
                 pass
 
     async def recover(self) -> int:
-        """Take over turns whose worker has gone; how many."""
+        """Take over turns whose worker has gone, while there are seats; how many."""
         taken = 0
-        for run_id in await self.ledger.abandoned(limit=16):
-            if run_id in self.feeds:
-                continue
-            lease = await self.ledger.claim(run_id)
+        for run_id in await self.ledger.abandoned(limit=16, known=list(self.feeds)):
+            with self._seat() as seat:
+                if not seat.taken:
+                    break
+                lease = await self.ledger.claim(run_id)
+                seat.kept = lease is not None
             if lease is not None:
                 taken += 1
                 self.metrics.recovered.inc()
                 log.warning("turn recovered", run_id=run_id, attempt=lease.attempt)
-                feed = Feed(run_id, lease.thread_id)
-                if self.protocol is not None and lease.work is not None:
-                    self.protocol.begin(feed, lease.work, watched=lease.watched)
-                self._run(feed, lease.tenant, lease)
+                self._go_on(lease)
         return taken
+
+    def figures(self) -> dict[tuple[str, ...], float]:
+        """Runs that are executed here, that wait here, and how many may be executed at once."""
+        running = len(self.seated)
+        return {("running",): running, ("waiting",): len(self.tasks) - running, ("most",): self.seats.most}
 
     def left(self, feed: Feed) -> None:
         """A reader has gone. What is done for its callers alone is stopped with the last of them."""
@@ -170,13 +197,21 @@ class Worker:
         self.halt(feed.run_id, "left")
 
     async def close(self, *, grace: float) -> None:
-        """Let turns end for `grace` seconds; hand back the rest, for the next start to go on."""
+        """Let turns end for `grace` seconds; what waits and the rest go on in other processes or at the next start."""
+        self.closing = True
+        waiting = {run_id: task for run_id, task in self.tasks.items() if run_id not in self.seated}
+        for task in waiting.values():
+            task.cancel()
+        await asyncio.gather(*waiting.values(), return_exceptions=True)
+        if waiting:
+            with contextlib.suppress(DatabaseDown):
+                await self.ledger.leave(list(waiting))
         tasks = list(self.tasks.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *([self.helping] if self.helping else []), return_exceptions=True)
         if self.protocol is not None:
             await self.following.close()
 
@@ -211,10 +246,50 @@ class Worker:
             retry_after=2,
         )
 
+    @contextlib.contextmanager
+    def _seat(self) -> Iterator["Seat"]:
+        """A seat, if one is free: for what is claimed meanwhile, else given back."""
+        seat = Seat(self.seats.take())
+        try:
+            yield seat
+        finally:
+            if seat.taken and not seat.kept:
+                self.seats.give()
+
+    def _help(self) -> None:
+        """Take a run that waits elsewhere, while there are seats here."""
+        if self.crowded and not self.closing and (self.helping is None or self.helping.done()):
+            self.helping = asyncio.create_task(self._helped(), name="runs of other processes")
+
+    async def _helped(self) -> None:
+        while self.crowded:
+            with self._seat() as seat:
+                if not seat.taken:
+                    return
+                self.crowded = False
+                try:
+                    lease = await self.ledger.claim_next(list(self.feeds))
+                except AgentflowError as error:
+                    log.warning("runs of other processes are not asked for", reason=error.message)
+                    return
+                seat.kept = lease is not None
+            if lease is not None:
+                self.crowded = True
+                self._go_on(lease)
+
+    def _go_on(self, lease: Lease) -> None:
+        """Execute a run that another process has accepted."""
+        feed = Feed(lease.run_id, lease.thread_id)
+        if self.protocol is not None and lease.work is not None:
+            self.protocol.begin(feed, lease.work, watched=lease.watched)
+        self._run(feed, lease.tenant, lease)
+
     def _run(self, feed: Feed, tenant: int, lease: Lease | None, *, after: float = 0.0) -> Feed:
         self.feeds[feed.run_id] = feed
         self.open[tenant] += 1
         feed.meter = self.metrics.turn()
+        if lease is not None:
+            self.seated.add(feed.run_id)
         work = self._work(feed, tenant, lease, after)
         self.tasks[feed.run_id] = asyncio.create_task(work, name=f"turn {feed.run_id}")
         return feed
@@ -222,13 +297,14 @@ class Worker:
     async def _work(self, feed: Feed, tenant: int, lease: Lease | None, after: float) -> None:
         """The outermost loop of a turn: whatever happens ends in the feed."""
         structlog.contextvars.bind_contextvars(turn_id=feed.run_id, thread_id=feed.thread_id)
-        error: AgentflowError | None = None
+        error: AgentflowError | None = AgentflowError("agentflow is shutting down; ask again.", retry_after=5)
         try:
             if after > 0:
                 await asyncio.sleep(after)
             lease = lease or await self._claimed(feed, tenant)
             if lease is not None:
                 await self._execute(feed, lease)
+            error = None
         except AgentflowError as known:
             error = known
         except Exception:
@@ -236,24 +312,47 @@ class Worker:
             error = AgentflowError("Something broke inside agentflow; its log says what.")
         finally:
             self.open[tenant] -= 1
+            if feed.run_id in self.seated:
+                self.seated.discard(feed.run_id)
+                self.seats.give()
+                self._help()
             for known_by in (self.feeds, self.tasks, self.stops):
                 known_by.pop(feed.run_id, None)
             if self.protocol is not None:
                 self.protocol.left(feed.run_id)
-            feed.close(error or AgentflowError("agentflow is shutting down; ask again.", retry_after=5))
+            feed.close(error)
             self.wakes.first(feed.thread_id)
             self.wakes.every(feed.run_id)
 
     async def _claimed(self, feed: Feed, tenant: int) -> Lease | None:
-        """Wait for the thread's earlier turns; None when another process has finished this one meanwhile."""
+        """Wait for the thread's earlier turns, and a seat; None when another process has finished it meanwhile."""
         with self.wakes.on(feed.thread_id, feed.run_id) as event:
-            while True:
-                lease = await self.ledger.claim(feed.run_id)
-                if lease is not None:
-                    return lease
-                if await self._ended(feed, tenant):
-                    return None
-                await woken(event, within=PATIENCE)
+            try:
+                while True:
+                    lease = await self._claimed_now(feed.run_id, event)
+                    if lease is not None:
+                        return lease
+                    if await self._ended(feed, tenant):
+                        return None
+                    await woken(event, within=PATIENCE)
+            finally:
+                self.seats.leave(event)
+
+    async def _claimed_now(self, run_id: str, event: asyncio.Event) -> Lease | None:
+        """With a seat, if there is one and the run comes first in its thread."""
+        if not self.seats.take(event):
+            await self.ledger.offer(run_id)
+            return None
+        try:
+            lease = await self.ledger.claim(run_id)
+        except BaseException:
+            self.seats.give()
+            raise
+        if lease is None:
+            self.seats.give()
+        else:
+            self.seated.add(run_id)
+        return lease
 
     async def _ended(self, feed: Feed, tenant: int) -> bool:
         """Whether the run has ended without us; what another process logs of it is told here too."""

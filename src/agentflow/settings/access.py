@@ -61,6 +61,12 @@ class LimitSettings(Section):
     requests: int | None = Field(
         64, ge=1, description="Requests at the same time, streams included; null: any number."
     )
+    running: int = Field(
+        1024,
+        ge=1,
+        description="Runs at the same time in this process; more wait, for any process, in order per thread. "
+        "What waits for an answer or its time takes no place.",
+    )
     runs: int = Field(4096, ge=1, description="Runs open in this process, waiting ones included.")
     tenant_runs: int = Field(2048, ge=1, description="Those of one tenant.")
 

@@ -48,6 +48,7 @@ class Metrics:
     recovered: Counter = field(init=False)
     refused: Counter = field(init=False)
     streams: Gauge = field(init=False)
+    seats: Gauge = field(init=False)
     queue: Gauge = field(init=False)
     queue_age: Gauge = field(init=False)
     jobs: Gauge = field(init=False)
@@ -166,6 +167,9 @@ def _made(registry: CollectorRegistry) -> dict[str, Histogram | Counter | Gauge]
         "recovered": counter("janitor_recovered", "Turns taken over from a worker that is gone"),
         "refused": counter("refused", "Requests refused by a limit", "limit"),
         "streams": gauge("streams_open", "Event streams being read", "door"),
+        "seats": gauge(
+            "seats", "Runs in this process: running, waiting for their turn, and at most", "state"
+        ),
         "queue": gauge("runs", "Runs that are open", "status"),
         "queue_age": gauge("runs_oldest_seconds", "Age of the oldest open run", "status"),
         "jobs": gauge("jobs", "Jobs in the background; failed ones were given up", "name", "status"),

@@ -40,6 +40,7 @@ from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry
+from agentflow.runs.seats import Seats
 from agentflow.runs.worker import Most, Worker
 from agentflow.settings import Settings
 from agentflow.shelves.disk import DiskCache
@@ -248,6 +249,7 @@ def _worker(
         remembered=owed.set,
         fault=needs.fault,
         most=Most(needs.settings.limits.runs, needs.settings.limits.tenant_runs),
+        seats=Seats(needs.settings.limits.running),
         metrics=metrics,
         spans=needs.spans,
         protocol=protocol,
