@@ -12,6 +12,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def client(standing) -> Iterator[httpx.Client]:
+    file = standing.folder / "agentflow.yaml"
+    file.write_text(file.read_text().replace("server:", "  confidant: {memory: private}\nserver:"))
     with standing.start() as opened:
         yield opened
 
@@ -32,6 +34,24 @@ def test_what_was_said_is_listed_shown_and_searched_with_why(client) -> None:
     assert found["memory"] == "full"
     assert "dog" in found["memories"][0]["why"]["matched"]
     assert found["memories"][0]["recalled"] is True
+
+
+def test_what_a_private_role_heard_is_found_by_its_owner(client) -> None:
+    client.post("/invoke", json={"input": "My safe opens with 0815", "role": "confidant"}).raise_for_status()
+
+    def found(**asked: str) -> list[tuple[str, object]]:
+        answer = client.get("/memory/search", params={"q": "How does my safe open?", **asked}).json()
+        return [
+            (one["content"], one.get("only_role")) for one in answer["memories"] if "0815" in one["content"]
+        ]
+
+    told = {
+        ("My safe opens with 0815", "confidant"),
+        ("[base] You said: My safe opens with 0815", "confidant"),
+    }
+    assert set(found()) == set(found(role="confidant")) == told
+    assert found(role="coder") == []
+    assert {one["only_role"] for one in listed(client, role="confidant")} == {"confidant"}
 
 
 def test_an_edit_is_found_at_once_and_a_forgotten_one_is_not_there(client) -> None:
@@ -63,6 +83,7 @@ def test_a_forgotten_thread_is_gone_for_later_turns_too(client) -> None:
     [
         ("GET", "/memory/search?q=%20", None, 422, "empty"),
         ("GET", "/memory/search?q=a&collection=none", None, 422, "Collections: conversations"),
+        ("GET", "/memory/search?q=a&role=none", None, 422, "Roles: "),
         ("GET", "/memory/999999", None, 404, "no memory 999999"),
         ("GET", "/memory/receipts/00000000-0000-0000-0000-000000000000", None, 404, "no receipt"),
         ("GET", "/memory?limit=0", None, 422, "limit"),
@@ -95,7 +116,7 @@ def agentflow(house, *arguments: str, typed: str = "") -> subprocess.CompletedPr
 
 def test_memories_travel_as_lines_and_come_back(client, standing) -> None:
     turn = says(client, "My horse is called Fury")
-    assert "memories are in mine.jsonl" in agentflow(standing, "export", "mine.jsonl").stdout
+    assert "are in mine.jsonl" in agentflow(standing, "export", "mine.jsonl").stdout
     kept = [json.loads(line) for line in (standing.folder / "mine.jsonl").read_text().splitlines()]
     assert "My horse is called Fury" in [one["content"] for one in kept]
     assert client.post("/memory/forget", json={"thread_id": turn["thread_id"]}).status_code == 200
@@ -105,13 +126,13 @@ def test_memories_travel_as_lines_and_come_back(client, standing) -> None:
 
 def test_documents_travel_as_lines_and_come_back_cited(client, standing) -> None:
     upload(client, "boats.md", "# Boats\n\nThe ferry is called Medusa.\n")
-    assert "documents in " in agentflow(standing, "export", "all.jsonl").stdout
+    assert "1 document, 1 chunk are in all.jsonl" in agentflow(standing, "export", "all.jsonl").stdout
     for one in client.get("/memory/documents").json()["documents"]:
         client.delete(f"/memory/documents/{one['id']}").raise_for_status()
-    assert "1 documents" in agentflow(standing, "import", "all.jsonl").stdout
+    assert "1 imported (1 document), " in agentflow(standing, "import", "all.jsonl").stdout
     found = client.get("/memory/search", params={"q": "What is the ferry called?"}).json()["memories"]
     assert [one["cited"]["heading"] for one in found if one["speaker"] == "boats.md > Boats"] == ["Boats"]
-    client.post("/memory/forget", json={"collection": "documents"}).raise_for_status()
+    assert client.post("/memory/forget", json={"collection": "documents"}).json()["counts"]["documents"] >= 1
 
 
 def test_the_command_line_rewords_and_forgets_after_asking(client, standing) -> None:
@@ -120,17 +141,27 @@ def test_the_command_line_rewords_and_forgets_after_asking(client, standing) -> 
     assert "Lora" in agentflow(standing, "edit", number, "My parrot is called Lora").stdout
     assert "words" in agentflow(standing, "search", "Who is Lora?").stdout
     refused = agentflow(standing, "forget", number, typed="n\n")
-    assert ("would forget 1 memories" in refused.stdout, refused.returncode) == (True, 1)
-    assert "forgotten: 1 memories" in agentflow(standing, "forget", number, "--yes").stdout
+    assert ("would forget 1 memory" in refused.stdout, refused.returncode) == (True, 1)
+    assert "forgotten: 1 memory" in agentflow(standing, "forget", number, "--yes").stdout
     assert listed(client, text="Lora") == []
 
 
-@pytest.mark.parametrize("arguments", [("expire", "1", "soon"), ("forget", "--yes")])
-def test_a_wrong_word_is_one_readable_paragraph(client, standing, arguments) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("expire", "1", "soon"), "'soon' is not a duration"),
+        (("forget", "--yes"), "Say what to forget, in one way"),
+        (("add", ".agentflow/postgres"), "There is no file in .agentflow/postgres that can be read"),
+        (("import", "nowhere.jsonl"), "nowhere.jsonl cannot be read: No such file or directory"),
+        (("export", "nowhere/out"), "nowhere/out cannot be written: No such file or directory"),
+        (("search", "a", "--role", "none"), "There is no role 'none'"),
+    ],
+)
+def test_a_wrong_word_is_one_readable_paragraph(client, standing, arguments, word) -> None:
     refused = agentflow(standing, *arguments)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("agentflow:")
-    assert "Traceback" not in refused.stderr
+    assert refused.stderr.startswith(f"agentflow: {word}")
+    assert refused.stderr.count("\n") == 1
 
 
 def upload(client: httpx.Client, name: str, text: str, **form: str) -> httpx.Response:
@@ -180,8 +211,10 @@ def test_documents_are_added_from_the_command_line(client, standing) -> None:
     folder.mkdir()
     (folder / "one.md").write_text("# One\n\nThe tower is 93 metres high.\n")
     (folder / "film.mp4").write_text("x")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config.txt").write_text("hidden")
     added = agentflow(standing, "add", "docs")
-    assert (added.returncode, added.stdout.split()[0]) == (0, "added")
+    assert (added.returncode, added.stdout.count("\n"), added.stdout.split()[0]) == (0, 1, "added")
     assert "one.md" in agentflow(standing, "documents").stdout
     assert agentflow(standing, "add", "docs/film.mp4").returncode == 1
 

@@ -213,6 +213,36 @@ async def test_a_job_goes_on_where_it_was_put_off(database: str) -> None:
     assert seen == [{"run": "a"}, {"run": "a", "tries": 4, "reason": "HTTP 503"}]
 
 
+async def test_a_job_that_fails_while_its_like_waits_leaves_the_work_to_that_one(database: str) -> None:
+    seen: list[dict] = []
+    jobs = Jobs(database)
+
+    async def embed(payload: dict) -> None:
+        seen.append(payload)
+        if len(seen) == 1:
+            await jobs.defer("embed", {"again": True}, once="a")
+            raise ValueError("the first fails")
+
+    jobs.on("embed", embed)
+    async with working(jobs):
+        await jobs.defer("embed", {}, once="a")
+        await true(lambda: len(seen) == 2 and not listed(database))
+    assert seen == [{}, {"again": True}]
+
+
+async def test_a_job_of_the_dead_whose_like_waits_is_not_given_back(database: str) -> None:
+    jobs = Jobs(database)
+    async with opened(jobs):
+        await jobs.defer("embed", {}, once="a")
+        with psycopg.connect(database, options="-c search_path=jobs") as connection:
+            connection.execute(
+                "insert into procrastinate_jobs (queue_name, task_name, status, args, queueing_lock) "
+                "values ('default', 'embed', 'doing', '{}', 'embed a')"
+            )
+        assert await jobs.revive(alone=True) == 1
+    assert len(listed(database)) == 1
+
+
 async def test_what_was_given_up_stays_with_its_reason_and_the_doctor_tells(database: str) -> None:
     async def never(_payload: dict) -> None:
         raise GivenUp("HTTP 404", noted={"tries": 1})

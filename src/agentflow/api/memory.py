@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.keys import caller
-from agentflow.errors import Forbidden, NotFound, UnknownCollection
-from agentflow.protocols import DOCUMENTS, Scope
+from agentflow.errors import Forbidden, NotFound, UnknownCollection, UnknownRole
+from agentflow.protocols import DOCUMENTS, Scope, searched_scopes
 from agentflow.records.forget import Selector
 from agentflow.records.lines import LONGEST, as_line
 from agentflow.records.rights import Change, Filter, Owner, unknown
@@ -47,6 +47,7 @@ class Listing(BaseModel):
 
     collection: str | None = None
     kind: Kind | None = None
+    role: str | None = Field(None, description="What this role said, heard or was given.")
     thread_id: UUID | None = None
     document: Number | None = None
     pinned: bool | None = None
@@ -118,13 +119,17 @@ async def search(
     mine: Mine,
     q: Annotated[str, Query(max_length=10_000, description="The question.")],
     collection: Annotated[str | None, Query()] = None,
+    role: Annotated[str | None, Query(description="As a turn of this role; else in everything.")] = None,
     k: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> Json:
-    """The best memories with what each part of the search gave; `recalled`: a turn would show it."""
+    """The best memories with what each part of the search gave; `recalled`: a turn would show it.
+
+    Without `role` all of the caller's are searched: what private roles and single conversations keep, too.
+    """
     services = services_of(request)
     return await lookup(
         q,
-        await _scopes(mine, _collections(collection, services), services),
+        await _scopes(mine, _collections(collection, services), role, services),
         k=k,
         home=services.needs.home,
         embedder=services.embedder,
@@ -235,11 +240,18 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield rest
 
 
-async def _scopes(mine: Owner, names: list[str], services: Services) -> list[Scope]:
-    """The user's own sets, and documents of everybody."""
-    own = [Scope(mine.tenant, name, mine.user) for name in names]
-    beside = await services.needs.home.beside(mine.seen, role=None, thread=None, collections=names)
-    return [*dict.fromkeys([*own, *(one for one in beside.scopes if one.collection in names)])]
+async def _scopes(mine: Owner, names: list[str], role: str | None, services: Services) -> list[Scope]:
+    """All sets that the caller has a part in, or those that a turn of the role looks at. Raises UnknownRole."""
+    if role is None:
+        return await services.memories.rights.sets(mine, names)
+    known = services.settings.roles
+    if role not in known:
+        raise UnknownRole(f"There is no role {role!r}. Roles: {', '.join(known)}.", field="role", value=role)
+    beside = await services.needs.home.beside(mine.seen, role=role, thread=None, collections=names)
+    reads = [name for name in names if name in known[role].reads]
+    private_to = role if known[role].memory == "private" else None
+    scopes = searched_scopes(mine.seen, reads, beside.scopes, private_to=private_to)
+    return [one for one in scopes if one.collection in names]
 
 
 def _collections(name: str | None, services: Services) -> list[str]:

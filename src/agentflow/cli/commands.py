@@ -44,7 +44,7 @@ for name, where, about in (
         "Show which role a message would get, and why; nothing is answered or stored.",
     ),
     ("routes", "routing:routes_app", "How well messages find their roles, and how to help."),
-    ("memory", "places:memory_app", "What agentflow remembers: look, change, take along, forget."),
+    ("memory", "memory:memory_app", "What agentflow remembers: look, change, take along, forget."),
 ):
     later(app, name, f"agentflow.cli.{where}", help=about)
 

@@ -10,8 +10,8 @@ from rich.status import Status
 from agentflow.errors import AgentflowError
 from agentflow.prompt import Json
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def complain(message: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import procrastinate
 import psycopg
 import structlog
-from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
-from procrastinate.jobs import Job
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
+from procrastinate.jobs import Job, Status
 from psycopg_pool import PoolTimeout
 
 from agentflow.errors import AgentflowError, DatabaseDown
@@ -37,6 +37,7 @@ Handler = Callable[[Json], Awaitable[None]]
 
 # The library keeps no reasons: they are noted in the payload, which the handler gets again.
 NOTE = "update procrastinate_jobs set args = args || %(noted)s where id = %(id)s"
+AWAITED = "select from procrastinate_jobs where queueing_lock = %(lock)s and status = 'todo'"
 TROUBLED = """
 select args, status, attempts, scheduled_at from procrastinate_jobs
 where task_name = %(name)s and args ->> %(key)s = %(value)s and args ? 'reason' order by id desc limit 1
@@ -176,7 +177,7 @@ class Jobs:
             )
             found = {job.id: job for job in [*stalled, *await self._orphaned()]}
             for job in found.values():
-                await self.app.job_manager.retry_job(job)
+                await self._given_back(job)
         return len(found)
 
     async def tidy(self) -> None:
@@ -224,9 +225,21 @@ class Jobs:
                 return
             noted = {**getattr(error, "noted", {}), "reason": reason}
             await self.app.connector.execute_query_async(NOTE, noted=noted, id=number)
-            raise
+            if not await self._awaited(job):
+                raise
         finally:
             self.at_work.discard(number)
+
+    async def _awaited(self, job: Job) -> bool:
+        """Whether another of its kind waits, of which the library allows one: that will do what this one has not."""
+        found = await self.app.connector.execute_query_all_async(AWAITED, lock=job.queueing_lock)
+        return job.queueing_lock is not None and bool(found)
+
+    async def _given_back(self, job: Job) -> None:
+        try:
+            await self.app.job_manager.retry_job(job)
+        except UniqueViolation:
+            await self.app.job_manager.finish_job_by_id_async(job.id or 0, Status.FAILED, delete_job=True)
 
     async def _orphaned(self) -> list[Job]:
         """Jobs of this process that nobody works on: at two looks, so that none is just ending."""

@@ -4,6 +4,7 @@ A user sees what is the user's own and what is everybody's in the tenant; anythi
 Everybody's (documents without an owner) is changed only with `shared`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow import protocols
 from agentflow.errors import BadInput, NotFound
+from agentflow.protocols import Scope
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.memories import INDEX, KINDS, Text, indexed
 from agentflow.records.postings import take_out
@@ -29,18 +31,26 @@ where (s.user_ref = %(user)s or s.user_ref is null)
 """
 COLUMNS = """
 m.id, c.name, m.kind, m.speaker, m.said_at, m.content, m.session_id, m.seq, m.trust, m.lang, m.role_name, m.thread_id,
-d.name, m.meta, m.pinned, m.hidden, m.expires_at, m.embedding is not null, m.history, s.user_ref is null
+d.name, m.meta, m.pinned, m.hidden, m.expires_at, m.embedding is not null, m.history, s.user_ref is null,
+s.role_name
 """
 LISTED = f"""
 select {COLUMNS} {OWNED}
   and (%(collection)s::text is null or c.name = %(collection)s)
   and (%(kind)s::int is null or m.kind = %(kind)s)
+  and (%(role)s::text is null or coalesce(s.role_name, m.role_name) = %(role)s)
   and (%(thread)s::uuid is null or m.thread_id = %(thread)s)
   and (%(document)s::bigint is null or m.document_id = %(document)s)
   and (%(pinned)s::bool is null or m.pinned = %(pinned)s)
   and (%(text)s::text is null or position(lower(%(text)s) in lower(m.content)) > 0)
   and (%(before)s::bigint is null or m.id < %(before)s)
 order by m.id desc limit %(limit)s
+"""
+SETS = """
+select c.name, s.user_ref, s.role_name, s.thread_id::text from scope s join collection c on c.id = s.collection_id
+where s.tenant = %(tenant)s and (s.user_ref = %(user)s or s.user_ref is null) and s.n_docs > 0
+  and c.name = any(%(collections)s::text[])
+order by s.id
 """
 SHOWN = f"select {COLUMNS} {OWNED} and m.id = %(id)s"
 SOURCES = """
@@ -88,6 +98,7 @@ class Filter:
 
     collection: str | None = None
     kind: Literal["turn", "chunk", "fact", "summary"] | None = None
+    role: str | None = None
     thread: str | None = None
     document: int | None = None
     pinned: bool | None = None
@@ -120,6 +131,7 @@ class Rights:
             **owner.named,
             "collection": chosen.collection,
             "kind": KINDS.index(chosen.kind) if chosen.kind else None,
+            "role": chosen.role,
             "thread": chosen.thread,
             "document": chosen.document,
             "pinned": chosen.pinned,
@@ -130,6 +142,12 @@ class Rights:
         async with self.connections.use(owner.seen) as connection:
             cursor = await connection.execute(LISTED.encode(), parameters)
             return [_item(row) for row in await cursor.fetchall()]
+
+    async def sets(self, owner: Owner, collections: Sequence[str]) -> list[Scope]:
+        """All sets of the user's and of everybody's that hold anything."""
+        async with self.connections.use(owner.seen) as connection:
+            cursor = await connection.execute(SETS, {**owner.named, "collections": list(collections)})
+            return [Scope(owner.tenant, *row) for row in await cursor.fetchall()]
 
     async def shown(self, owner: Owner, number: int) -> Json:
         """One memory with its earlier wordings and its sources. Raises NotFound."""
@@ -199,7 +217,7 @@ def unknown(number: int) -> NotFound:
 
 def _item(row: Any) -> Json:
     number, collection, kind, speaker, said_at, content, session, seq, trust, lang, role, thread, *rest = row
-    document, cited, pinned, hidden, expires_at, embedded, history, shared = rest
+    document, meta, pinned, hidden, expires_at, embedded, history, shared, only_role = rest
     return {
         "id": number,
         "collection": collection,
@@ -214,11 +232,12 @@ def _item(row: Any) -> Json:
         "role": role,
         "thread_id": str(thread) if thread else None,
         "document": document,
-        "cited": cited or None,
+        "cited": meta if kind == KINDS.index("chunk") else None,
         "pinned": pinned,
         "hidden": hidden,
         "expires_at": expires_at.astimezone(UTC).isoformat(timespec="seconds") if expires_at else None,
         "embedded": embedded,
         "edited": bool(history),
         "shared": shared,
+        "only_role": only_role,
     }

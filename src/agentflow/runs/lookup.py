@@ -29,8 +29,17 @@ async def lookup(
         raise BadInput("The question is empty; say what to look for.", field="q", value=text)
     vector = await meaning(text, embedder, memory)
     answers = await asyncio.gather(*(searched(home, scope, text, vector, min(k, MOST)) for scope in scopes))
-    rows = sorted((one for found, _ in answers for one in found), key=lambda one: -one["score"])
+    hits = [(scope, one) for scope, (found, _) in zip(scopes, answers, strict=True) for one in found]
+    hits.sort(key=lambda hit: -hit[1]["score"])
     return {
         "memory": "full" if vector is not None and all(whole for _, whole in answers) else "degraded",
-        "memories": [{**one, "recalled": one["score"] >= memory.min_score} for one in rows[:k]],
+        "memories": [
+            {**one, **_only(scope), "recalled": one["score"] >= memory.min_score} for scope, one in hits[:k]
+        ],
     }
+
+
+def _only(scope: Scope) -> Json:
+    """Who alone is shown what a set holds."""
+    kept = {"only_role": scope.role, "only_thread": scope.thread}
+    return {key: value for key, value in kept.items() if value is not None}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from agentflow.cli import house
-from agentflow.cli.memory import memory_app
+from agentflow.cli.memory.asking import AsJson, Config, memory_app
 from agentflow.cli.terminal import out, steps
 from agentflow.errors import BadInput, ConfigError, UnknownCollection
 from agentflow.settings import Collection, edit
@@ -20,8 +20,6 @@ from agentflow.turn import Json
 from agentflow.wiring import Place
 from agentflow.wiring.homes import vector_homes
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="The collection, as in the file.")]
 LOOK = 0.5
 """Seconds between two looks at a move."""
