@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from psycopg.types.json import Jsonb
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -16,6 +17,18 @@ from agentflow.records import migrate
 from agentflow.records.connections import open_connections
 from agentflow.records.memories import Archive
 from agentflow.records.scopes import Scopes
+
+FINISHED = (
+    "insert into thread (id, user_ref) values (%(thread)s, 'ann')",
+    """
+    insert into run (id, user_ref, thread_id, seq, status, fingerprint, result, ended_at)
+    values (%(run)s, 'ann', %(thread)s, 1, 2, '', %(result)s, now())
+    """,
+    """
+    insert into message (id, user_ref, thread_id, seq, run_id, role, content)
+    values (%(run)s, 'ann', %(thread)s, 2, %(run)s, 3, 'Hello Ann.')
+    """,
+)
 
 
 def run(dsn: str, task, *arguments: str) -> None:
@@ -42,6 +55,22 @@ def test_down_to_nothing_and_up_again(database: str) -> None:
         left = connection.execute("select tablename from pg_tables where schemaname = 'agentflow'").fetchall()
     assert left == [("alembic_version",)]
     assert migrate.migrate(database) == migrate.head()
+
+
+def test_stored_results_are_packed_and_told_again(database: str) -> None:
+    ids = {"thread": "01900000-0000-7000-8000-000000000001", "run": "01900000-0000-7000-8000-000000000002"}
+    result = {"run_id": ids["run"], "thread_id": ids["thread"], "output": "Hello Ann.", "finish": "stop"}
+    run(database, command.downgrade, "0015")
+    with psycopg.connect(database, autocommit=True, options="-c search_path=agentflow") as connection:
+        given = {**ids, "result": Jsonb({**result, "memories": []})}
+        for statement in FINISHED:
+            connection.execute(statement, given)
+        run(database, command.upgrade, "0016")
+        stored = connection.execute("select octet_length(details), recalled from run").fetchall()
+        run(database, command.downgrade, "0015")
+        again = connection.execute("select result from run").fetchall()
+    assert stored[0][0] < 60
+    assert (stored[0][1], again) == (None, [({**result, "memories": []},)])
 
 
 def test_many_processes_migrate_once(database: str) -> None:
