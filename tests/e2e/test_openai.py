@@ -459,6 +459,13 @@ def test_users_of_a_front_end_are_kept_apart_by_its_header(sdk) -> None:
     assert "Pip" not in text_of(chat(sdk, "How is my canary called?", extra_headers=bob))
 
 
+def test_the_header_of_ours_names_the_user_at_every_door(client, sdk) -> None:
+    chat(sdk, "Geckos climb walls", extra_headers={"X-Agentflow-User": "gil", "X-Front-User-Id": "other"})
+    told = client.get("/memory", headers={"X-Agentflow-User": "gil"}).json()["memories"]
+    assert "Geckos climb walls" in [one["content"] for one in told]
+    assert "Geckos climb walls" not in [one["content"] for one in client.get("/memory").json()["memories"]]
+
+
 def remembered(client, *words: str) -> list[str]:
     found = client.get("/memory", params={"limit": 200}).json()["memories"]
     said = [one["content"] for one in found if not one["hidden"] and not one["content"].startswith("[")]

@@ -139,7 +139,7 @@ class Gate:
                 raise Unauthorized(
                     "This server needs a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
                 )
-            return Caller()
+            return Caller().named(request.headers.get(USER))
         wanted = needed(request.method, request.url.path)
         if wanted and not wanted & found.scopes:
             either = " or ".join(sorted(wanted))
