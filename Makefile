@@ -15,6 +15,9 @@ STUDIO := .venv-studio
 N8N := .n8n
 HAYSTACK := .venv-haystack
 PEERS := .venv-peers
+AEGRA := .venv-aegra
+# Aegra asks for Python 3.12.
+AEGRA_PYTHON ?= python3.12
 
 .PHONY: demo test check install format test-vllm test-llamacpp test-studio test-n8n test-haystack fuzz conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
@@ -67,8 +70,11 @@ migrate: $(VENV)/.ready
 schema: $(VENV)/.ready-dev
 	$(BIN)/agentflow config schema > src/agentflow/settings/agentflow.schema.json
 
+# Aegra is installed beside, for the comparison alone; without it its lines are left out.
 bench-doors: $(VENV)/.ready-dev
-	$(BIN)/python benchmarks/doors.py
+	@test -d $(AEGRA) || { $(AEGRA_PYTHON) -m venv $(AEGRA) && $(AEGRA)/bin/pip install --quiet -r requirements/aegra.txt; } \
+	  || { rm -rf $(AEGRA); echo "Aegra is left out: it cannot be installed"; }
+	$(BIN)/python benchmarks/doors.py $$(test -d $(AEGRA) && echo --aegra $(AEGRA)/bin/python)
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/turn.py
@@ -129,4 +135,4 @@ lock: $(VENV)/.ready-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(STUDIO) $(N8N) $(HAYSTACK) $(PEERS) .agentflow
+	rm -rf $(VENV) $(VLLM) $(STUDIO) $(N8N) $(HAYSTACK) $(PEERS) $(AEGRA) .agentflow

@@ -1,155 +1,96 @@
-"""The protocol's door beside a bare FastAPI with LangGraph's own Postgres saver: same graph, same Postgres, same run.
+"""The protocol's door beside a bare FastAPI with LangGraph's own Postgres saver, and Aegra: one graph, one Postgres.
 
-    python benchmarks/doors.py [--seconds 5] [--clients 1 64] [--workers 1]
+    python benchmarks/doors.py [--seconds 5] [--clients 1 64] [--workers 1] [--rounds 1] [--aegra PYTHON]
 
-Both serve a graph of five steps that answer at once. The bare server keeps no runs, no order per thread and no
-events: it is what a few lines give. Postgres commits durably in both; our checkpoints may lag behind a crash of the
-operating system, because the ledger has what they are made from. Ratios of one run are to be trusted, not figures.
+All serve a graph of five steps that answer at once (doors_servers.py). The bare server keeps no runs, no order per
+thread and no events: it is what a few lines give. Postgres commits durably in all; our checkpoints may lag behind a
+crash of the operating system, because the ledger has what they are made from. Per round every server is asked in turn;
+ratios of one run are to be trusted, not figures. `wait` is `/threads/ID/runs/wait`, `stream` is
+`/threads/ID/runs/stream` read to its end; every client has a thread of its own for five runs, then the next.
+Without `--aegra` (an interpreter that has requirements/aegra.txt) its lines are left out.
 """
 
 import argparse
 import asyncio
 import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psycopg
 
+import doors_servers as servers
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from doors_servers import Server
 
-GRAPH = """
-from typing import Annotated, Any
-from langchain_core.messages import AIMessage, AnyMessage
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.message import add_messages
-from typing_extensions import TypedDict
-
-class State(TypedDict, total=False):
-    messages: Annotated[list[AnyMessage], add_messages]
-    topic: str
-    voice: str
-    notes: list[str]
-
-async def sort(state: State) -> dict[str, Any]: return {"topic": "talk"}
-async def cast(state: State) -> dict[str, Any]: return {"voice": "plain"}
-async def gather(state: State) -> dict[str, Any]: return {"notes": ["one"]}
-async def speak(state: State) -> dict[str, Any]: return {"messages": [AIMessage("heard")]}
-async def file_away(state: State) -> dict[str, Any]: return {}
-
-builder = StateGraph(State)
-steps = [sort, cast, gather, speak, file_away]
-for step in steps: builder.add_node(step.__name__, step)
-names = [step.__name__ for step in steps]
-for before, after in zip([START, *names], [*names, END]): builder.add_edge(before, after)
-graph = builder.compile()
-"""
-BARE = """
-import os, uuid
-from contextlib import asynccontextmanager
-from fastapi import FastAPI
-from langchain_core.messages import message_to_dict
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
-from steps import builder
-
-@asynccontextmanager
-async def life(app):
-    kwargs = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    async with AsyncConnectionPool(os.environ["DSN"], kwargs=kwargs, max_size=16) as pool:
-        saver = AsyncPostgresSaver(pool)
-        await saver.setup()
-        app.state.graph = builder.compile(checkpointer=saver)
-        yield
-
-app = FastAPI(lifespan=life)
-
-@app.post("/threads/{thread}/runs/wait")
-async def wait(thread: str, body: dict):
-    values = await app.state.graph.ainvoke(body["input"], {"configurable": {"thread_id": thread}})
-    return {**values, "messages": [message_to_dict(one) for one in values["messages"]]}
-"""
-CONFIG = """
-model: {engine: double}
-embedder: {kind: fake}
-roles: {}
-"""
-BODY = {"assistant_id": "steps", "input": {"messages": [{"role": "user", "content": "hi"}]}}
+BODY = {
+    "assistant_id": "steps",
+    "input": {"messages": [{"role": "user", "content": "hi"}]},
+    "if_not_exists": "create",
+}
+STREAMED = {**BODY, "stream_mode": "values"}
+COUNTED = 100
+"""Runs whose statements are counted."""
 
 
-@asynccontextmanager
-async def ours(folder: Path, dsn: str, workers: int) -> AsyncIterator[str]:
-    (folder / "agentflow.yaml").write_text(CONFIG)
-    (folder / "langgraph.json").write_text('{"dependencies": ["."], "graphs": {"steps": "./steps.py:graph"}}')
-    command = [sys.executable, "-m", "agentflow", "serve", "--port", "8179", "--graphs", "langgraph.json"]
-    command += ["--workers", str(workers)] if workers > 1 else []
-    log = folder / "ours.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "DATABASE_URL": dsn}, stdout=out, stderr=out
-        )
-    while len(re.findall(r"listens on", log.read_text())) < workers:
-        assert process.poll() is None, log.read_text()[-2000:]
-        await asyncio.sleep(0.1)
-    try:
-        yield "http://127.0.0.1:8179"
-    finally:
-        process.terminate()
-        process.wait(60)
+@dataclass
+class Measured:
+    """One server in one cell of the table, over all rounds."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    processor: float = 0.0
+    spent: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return self.runs / self.seconds
+
+    @property
+    def median(self) -> float:
+        """Milliseconds."""
+        return statistics.median(self.spent) * 1000
 
 
-@asynccontextmanager
-async def bare(folder: Path, dsn: str) -> AsyncIterator[str]:
-    (folder / "bare.py").write_text(BARE)
-    command = [sys.executable, "-m", "uvicorn", "bare:app", "--port", "8178", "--log-level", "warning"]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "DSN": dsn})
-    async with httpx.AsyncClient() as http:
-        for _ in range(300):
-            try:
-                await http.get("http://127.0.0.1:8178/docs")
-                break
-            except httpx.HTTPError:
-                await asyncio.sleep(0.1)
-    try:
-        yield "http://127.0.0.1:8178"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-async def asked(address: str, clients: int, seconds: float, *, make: bool) -> tuple[float, float]:
-    """(answers per second, median milliseconds); every client has a thread of its own."""
-    spent: list[float] = []
-    end = time.perf_counter() + seconds
+async def asked(server: Server, way: str, clients: int, seconds: float, into: Measured) -> None:
+    """Runs of so many clients at once."""
+    began, processor = time.perf_counter(), server.spent()
+    end = began + seconds
 
     async def client() -> None:
-        async with httpx.AsyncClient(base_url=address, timeout=120) as http:
+        async with httpx.AsyncClient(base_url=server.address, timeout=120) as http:
+            thread, number = "", 0
             while time.perf_counter() < end:
-                thread = "00000000-0000-4000-8000-" + os.urandom(6).hex()
-                body = {**BODY, "if_not_exists": "create"} if make else BODY
-                for _ in range(5):
-                    began = time.perf_counter()
-                    answer = await http.post(f"/threads/{thread}/runs/wait", json=body)
-                    spent.append(time.perf_counter() - began)
-                    assert answer.status_code == 200, answer.text
-                    assert "__error__" not in answer.json(), answer.text
+                if number % 5 == 0:
+                    thread = "00000000-0000-4000-8000-" + os.urandom(6).hex()
+                number += 1
+                at = time.perf_counter()
+                await run(http, way, thread)
+                into.spent.append(time.perf_counter() - at)
 
-    began = time.perf_counter()
+    before = len(into.spent)
     await asyncio.gather(*[client() for _ in range(clients)])
-    return len(spent) / (time.perf_counter() - began), statistics.median(spent) * 1000
+    into.runs += len(into.spent) - before
+    into.seconds += time.perf_counter() - began
+    into.processor += server.spent() - processor
 
 
-async def first_event(address: str, times: int = 50) -> float:
+async def run(http: httpx.AsyncClient, way: str, thread: str) -> None:
+    """One run to its end."""
+    answer = await http.post(f"/threads/{thread}/runs/{way}", json=BODY if way == "wait" else STREAMED)
+    assert answer.status_code == 200, answer.text
+    assert "heard" in answer.text, answer.text
+
+
+async def first_event(server: Server, times: int = 50) -> float:
     """Median milliseconds from the answer's head, which is sent once the run is accepted, to the first event."""
     spent = []
-    async with httpx.AsyncClient(base_url=address, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=server.address, timeout=60) as http:
         for _ in range(times):
             async with http.stream("POST", "/runs/stream", json=BODY) as answer:
                 began = time.perf_counter()
@@ -159,35 +100,98 @@ async def first_event(address: str, times: int = 50) -> float:
     return statistics.median(spent) * 1000
 
 
-async def main() -> None:
+async def statements(server: Server, dsn: str, log: Path) -> float:
+    """Statements that one waited run sends to Postgres, counted in its log; those of the background are among them."""
+    _logging(dsn, server, "all")
+    async with httpx.AsyncClient(base_url=server.address, timeout=60) as http:
+        await run(http, "wait", "00000000-0000-4000-8000-000000000001")
+        before = log.stat().st_size
+        for number in range(COUNTED):
+            await run(http, "wait", f"00000000-0000-4000-8000-{number // 5:012x}")
+    with log.open("rb") as lines:
+        lines.seek(before)
+        found = sum(b"LOG:  execute " in line or b"LOG:  statement: " in line for line in lines)
+    _logging(dsn, server, "none")
+    return found / COUNTED
+
+
+def _logging(dsn: str, server: Server, what: str) -> None:
+    """Which statements Postgres writes to its log, from now on."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"alter system set log_statement = '{what}'".encode())
+        connection.execute("select pg_reload_conf()")
+    time.sleep(0.2)
+    assert server.process.is_running()
+
+
+async def table(way: str, found: Sequence[Server], given: argparse.Namespace) -> None:
+    """Every server at every number of clients, one after the other in every round."""
+    print(
+        f"\n{way:<6} {'clients':>8} {'server':>10} {'runs/s':>8} {'ratio':>6} {'ms':>9} {'ratio':>6} {'CPU ms/run':>11}"
+    )
+    for clients in given.clients:
+        cells = {server.name: Measured() for server in found}
+        for _ in range(given.rounds):
+            for server in found:
+                await asked(server, way, clients, given.seconds, cells[server.name])
+        other = cells["bare"]
+        for name, cell in cells.items():
+            print(
+                f"{way:<6} {clients:>8} {name:>10} {cell.rate:>8.1f} {cell.rate / other.rate:>6.2f} "
+                f"{cell.median:>9.1f} {cell.median / other.median:>6.2f} {cell.processor * 1000 / cell.runs:>11.1f}"
+            )
+
+
+@asynccontextmanager
+async def running(folder: Path, dsn: str, given: argparse.Namespace) -> AsyncIterator[list[Server]]:
+    """All servers that are compared."""
+    async with AsyncExitStack() as stack:
+        found = [
+            await stack.enter_async_context(servers.ours(folder, dsn, given.workers)),
+            await stack.enter_async_context(servers.bare(folder, dsn)),
+        ]
+        if given.aegra:
+            found.append(await stack.enter_async_context(servers.aegra(folder, dsn, given.aegra)))
+        else:
+            print("Aegra is left out: name an interpreter that has requirements/aegra.txt with --aegra")
+        yield found
+
+
+async def compared(folder: Path, dsn: str, log: Path, given: argparse.Namespace) -> None:
+    """The whole comparison, printed."""
+    async with running(folder, dsn, given) as found:
+        for server in found:
+            await asked(server, "wait", 2, 1, Measured())
+            await asked(server, "stream", 2, 1, Measured())
+        idle = {server.name: server.resident() for server in found}
+        print(f"first event after acceptance: {await first_event(found[0]):.1f} ms")
+        for way in ("wait", "stream"):
+            await table(way, found, given)
+        print(f"\n{'server':>10} {'statements/run':>15} {'MiB before':>11} {'MiB after':>10}")
+        for server in found:
+            count = await statements(server, dsn, log)
+            print(f"{server.name:>10} {count:>15.1f} {idle[server.name]:>11.0f} {server.resident():>10.0f}")
+
+
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 64])
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--aegra", help="an interpreter that has requirements/aegra.txt")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="agentflow-doors-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        (folder / "steps.py").write_text(GRAPH)
+        servers.prepared(folder)
         server = EmbeddedPostgres(EmbeddedOptions(folder / "postgres"))
         dsn = server.start()
         try:
-            async with ours(folder, dsn, given.workers) as us, bare(folder, dsn) as them:
-                for address, make in ((us, True), (them, False)):
-                    await asked(address, 2, 1, make=make)
-                print(f"first event after acceptance: {await first_event(us):.1f} ms")
-                heads = ("ours /s", "bare /s", "ratio", "ours ms", "bare ms", "ratio")
-                print(f"{'clients':>8}", *[f"{head:>9}" for head in heads])
-                for clients in given.clients:
-                    rate, median = await asked(us, clients, given.seconds, make=True)
-                    other, slower = await asked(them, clients, given.seconds, make=False)
-                    print(
-                        f"{clients:>8} {rate:>9.1f} {other:>9.1f} {rate / other:>9.2f} "
-                        f"{median:>9.1f} {slower:>9.1f} {median / slower:>9.2f}"
-                    )
+            asyncio.run(compared(folder, dsn, folder / "postgres.log", given))
         finally:
             server.stop()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -54,3 +54,15 @@ def test_workers_count_a_key_s_limit_together(house, monkeypatch) -> None:
     assert [one.status_code for one in answers] == [200] * 8 + [429] * 16
     assert {one.json()["error"] for one in answers[8:]} == {"TooMany"}
     assert all(int(one.headers["retry-after"]) > 0 for one in answers[8:])
+
+
+def test_a_changed_assistant_is_so_for_every_worker(pair) -> None:
+    _, client = pair
+    client.headers["connection"] = "close"  # the next request may be another worker's
+    made = client.post("/assistants", json={"graph_id": "agent"}).json()["assistant_id"]
+    given = {"assistant_id": made, "input": {"messages": [{"role": "user", "content": "hello"}]}}
+    seen = []
+    for k in range(8):
+        client.patch(f"/assistants/{made}", json={"config": {"configurable": {"k": k}}})
+        seen.append(client.post("/runs", json=given).json()["kwargs"]["config"]["configurable"]["k"])
+    assert seen == list(range(8))

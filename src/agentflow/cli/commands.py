@@ -2,12 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,7 +102,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter per option
     changed = _changed(house.place(config), host, port, fake=fake, studio=studio)
     place = replace(_with_roles(changed, role or ()), graphs=graphs)
     if workers == 1:
-        asyncio.run(_serve(place, inherited))
+        _run(_serve(place, inherited))
         return
     given = {"--config": config, "--graphs": graphs, "--host": host, "--port": port}
     arguments = [part for name, value in given.items() if value is not None for part in (name, str(value))]
@@ -212,6 +212,16 @@ def _with_roles(place: Place, written: Sequence[str]) -> Place:
     extra = dict(extra_role(one, Path.cwd()) for one in written)
     settings = place.settings.model_copy(update={"roles": {**place.settings.roles, **extra}})
     return replace(place, settings=settings, extra_roles=extra)
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    """Over an event loop in C, where there is one for this system."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serving)
+    else:
+        uvloop.run(serving)
 
 
 async def _serve_many(place: Place, arguments: list[str], workers: int) -> None:

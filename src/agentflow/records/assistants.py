@@ -1,5 +1,6 @@
 """Assistants: a graph with settings under a name, in versions. Every graph has one of its own from the start."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from agentflow.protocols import Owner
 from agentflow.records.connections import Connections
 from agentflow.turn import Json
 
+KNOWN = 1024
+"""Assistants that a process remembers."""
 FIELDS = ("graph", "name", "description", "config", "context", "meta")
 COLUMNS = "id, graph, name, description, config, context, meta, version, created_at, updated_at"
 SORTED_BY = {
@@ -70,6 +73,7 @@ class Assistants:
     connections: Connections
     system: Mapping[str, str]
     _begun: set[int] = field(default_factory=set)
+    _known: OrderedDict[tuple[int, str], Json] = field(default_factory=OrderedDict)
 
     async def create(self, tenant: int, given: Json) -> Json | None:
         """The new assistant, or None when its id is taken."""
@@ -79,7 +83,15 @@ class Assistants:
     async def get(self, tenant: int, assistant_id: str) -> Json:
         """Raises NotFound."""
         await self._begin(tenant)
-        return await self._one(GET, {"tenant": tenant, "id": assistant_id})
+        found = await self._one(GET, {"tenant": tenant, "id": assistant_id})
+        self._known[tenant, assistant_id] = found
+        while len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+        return found
+
+    async def remembered(self, tenant: int, assistant_id: str) -> Json:
+        """As this process last saw it, which may be a moment ago: for who has that checked. Raises NotFound."""
+        return self._known.get((tenant, assistant_id)) or await self.get(tenant, assistant_id)
 
     async def update(self, tenant: int, assistant_id: str, changes: Json) -> Json:
         """A new version. Raises NotFound."""

@@ -105,7 +105,7 @@ on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 """
 NEWER = PUT_WRITES + "do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob"
 FIRST = PUT_WRITES + "do nothing"
-GATHERED = 0.02
+GATHERED = 0.05
 """Seconds for which steps of a run are gathered before they are written together."""
 INLINE = (str, int, float, bool, type(None))
 SMALL = 250
@@ -211,8 +211,9 @@ class TurnSaver(AsyncPostgresSaver):
     async def _soon(self) -> None:
         """What a gathered step waits for when no other comes; an error is that of the next write or the end."""
         await asyncio.sleep(GATHERED)
-        with contextlib.suppress(DatabaseDown):
-            await self.flush()
+        async with self._connections.gathering:
+            with contextlib.suppress(DatabaseDown):
+                await self.flush()
 
     async def _kept(self) -> None:
         """Write at once, or with what comes within a moment."""

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
@@ -81,6 +81,8 @@ class OwnedCursor(psycopg.AsyncCursor[Any]):
 
 Written = tuple[bytes, Mapping[str, Any]]
 """A statement and its parameters, for whoever executes it."""
+GATHERING = 2
+"""Runs whose gathered steps are written at once; the others gather on, so the more there are the fewer writes."""
 TRUSTED = 1.0
 """Seconds for which a connection that answered needs no check."""
 BACKGROUND_SIZE = 4
@@ -96,13 +98,14 @@ _CHECKPOINTS = f"-c search_path=langgraph,agentflow -c synchronous_commit=off {_
 class Connections:
     """`data` and `across` commit durably; `checkpoints` may lose the last moment at an operating-system crash.
 
-    `dsn` is the owner's of the schema: for what changes tables.
+    `dsn` is the owner's of the schema: for what changes tables. `gathering` is passed by whoever writes what can wait.
     """
 
     dsn: str
     data: Pool
     across: Pool
     checkpoints: Pool
+    gathering: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(GATHERING))
 
     @asynccontextmanager
     async def use(self, owner: Owner, *, fixed_plan: bool = False) -> AsyncIterator[Connection]:
@@ -266,6 +269,11 @@ async def _alive(connection: Connection) -> None:
 
 IN_TURN = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 """Until the transaction's end, nobody else is in turn for the same name."""
+
+UNUSED = """(%(key)s::text is null or not exists (
+    select from run where tenant = %(tenant)s and user_ref = %(user)s and idem_key = %(key)s))"""
+"""No run has the idempotency key. Asked before the thread's row is locked: a run's end locks the run, then its thread,
+and whoever held the thread and then met the run of the same key would wait for it in a circle."""
 
 
 async def in_turn(connection: Connection, name: str, statement: bytes, parameters: Mapping[str, Any]) -> Any:

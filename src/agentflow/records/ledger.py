@@ -23,7 +23,7 @@ from agentflow.protocols import (
     own_scopes,
 )
 from agentflow.records.branches import PARTS as PARTS_OF
-from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
+from agentflow.records.connections import IN_TURN, UNUSED, Connection, Connections, in_turn
 from agentflow.records.details import TOLD, offered, packed, told
 from agentflow.records.memories import INSERT, written
 from agentflow.records.postings import WORDS
@@ -36,9 +36,10 @@ SPEAKERS = {2: "user", 3: "assistant"}
 
 # The thread (made if new; untouched if it is somebody else's), the run and the user's message.
 # The run starts at once, with attempt 1, unless an earlier run of the thread is still open.
-ACCEPT = """
+ACCEPT = f"""
 with t as (
-  insert into thread (id, tenant, user_ref, last_seq) values (%(thread)s, %(tenant)s, %(user)s, 1)
+  insert into thread (id, tenant, user_ref, last_seq)
+  select %(thread)s, %(tenant)s, %(user)s, 1 where {UNUSED}
   on conflict (id) do update set last_seq = thread.last_seq + 1, updated_at = now(),
     session_id = case when thread.updated_at < now() - %(pause)s * interval '1 second'
                       then nextval('session_seq') else thread.session_id end,
@@ -60,7 +61,7 @@ m as (
   insert into message (thread_id, seq, id, tenant, run_id, role, content)
   select r.thread_id, r.seq, %(message)s, %(tenant)s, r.id, 2, %(text)s from r)
 select (select count(*) from t), r.status, r.attempt, r.started_at from (select 1) one left join r on true
-"""
+"""  # noqa: S608 - constants
 
 FIND = f"""
 select r.id, r.thread_id, r.tenant, r.status, r.attempt, r.fingerprint, r.error, r.started_at, {TOLD}
@@ -248,6 +249,8 @@ class PostgresLedger:
                 return Acceptance(earlier, fresh=False, lease=None)
             threads, *started = await self._written(connection, request, run_id, thread_id, now=now)
             if threads == 0:
+                if (earlier := await self._by_key(connection, request)) is not None:
+                    return Acceptance(earlier, fresh=False, lease=None)
                 message = f"There is no thread {thread_id} for this user."
                 raise NotFound(message, field="thread_id", value=thread_id)
             if started[0] is None:

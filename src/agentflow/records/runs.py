@@ -8,10 +8,10 @@ from uuid import UUID, uuid5
 import uuid_utils
 from psycopg.types.json import Jsonb
 
-from agentflow.errors import Busy, Conflict, LeaseLost, NotFound, TooMany
+from agentflow.errors import AgentflowError, Busy, Conflict, LeaseLost, NotFound, TooMany
 from agentflow.protocols import Lease, Owner
 from agentflow.records.branches import hide_replaced
-from agentflow.records.connections import IN_TURN, Connection, Connections, Written, in_turn
+from agentflow.records.connections import IN_TURN, UNUSED, Connection, Connections, Written, in_turn
 from agentflow.turn import Json
 
 STATUS = ("pending", "running", "success", "error", "interrupted")
@@ -23,17 +23,21 @@ _NEXT = """last_seq = thread.last_seq + 1, updated_at = now(), meta = thread.met
                       then nextval('session_seq') else thread.session_id end,
     session_seq = case when thread.updated_at < now() - %(pause)s * interval '1 second'
                        then 0 else thread.session_seq end"""
+# What the run was planned from, where that was not looked up anew, still holds.
+_PLANNED = """(%(planned)s::timestamptz is null or exists (
+    select from assistant a
+    where a.tenant = %(tenant)s and a.id = %(assistant)s and a.updated_at = %(planned)s::timestamptz))"""
 _KNOWN = f"""
 with excluded as (select %(thread_meta)s::jsonb as meta),
 t as (
   update thread set {_NEXT} from excluded
-  where id = %(thread)s and tenant = %(tenant)s and user_ref = %(user)s
+  where id = %(thread)s and tenant = %(tenant)s and user_ref = %(user)s and {_PLANNED} and {UNUSED}
   returning thread.id, thread.last_seq, coalesce(thread.watched_until > now(), false) as heard),
 """
 _MADE = f"""
 with t as (
   insert into thread (id, tenant, user_ref, last_seq, meta)
-  values (%(thread)s, %(tenant)s, %(user)s, 1, %(thread_meta)s)
+  select %(thread)s, %(tenant)s, %(user)s, 1, %(thread_meta)s where {_PLANNED} and {UNUSED}
   on conflict (id) do update set {_NEXT}
     where thread.tenant = excluded.tenant and thread.user_ref = excluded.user_ref
   returning id, last_seq, coalesce(watched_until > now(), false) as heard),
@@ -161,6 +165,10 @@ select w.status, case when w.status in (0, 1) then pg_notify('agentflow', 'watch
 GOING = "select true from run where id = %(run)s and tenant = %(tenant)s and status in (0, 1)"
 
 
+class Outdated(AgentflowError):
+    """The run was planned from a remembered assistant that is no longer the same, or its thread is not there."""
+
+
 @dataclass(frozen=True)
 class NewRun:
     """A run to be accepted. `work` is what was asked for; `text` is the message, where the graph is ours.
@@ -169,7 +177,8 @@ class NewRun:
     `watched`: somebody will read its events here, whoever works on it; `told`: who listens to the thread hears of it
     even where the thread was not known yet. `after` is seconds. `key` is an idempotency key, which stands for what
     `fingerprint` was derived from.
-    `follows` is the place in the thread that a turn goes on from, where that is not the last one.
+    `follows` is the place in the thread that a turn goes on from, where that is not the last one. `planned` is when
+    the assistant had last been changed, where it was remembered rather than looked up.
     """
 
     graph: str
@@ -191,6 +200,7 @@ class NewRun:
     key: str | None = None
     fingerprint: bytes = b""
     follows: int | None = None
+    planned: str | None = None
 
 
 @dataclass(frozen=True)
@@ -237,8 +247,8 @@ class Runs:
     async def accept(self, new: NewRun, *, now: bool = True) -> AcceptedRun:
         """Commit a run, unless its key is known. Not `now`: it waits for a seat, though its thread may be free.
 
-        Raises NotFound for a missing thread, Busy where refused, TooMany open runs, and Conflict for a key that
-        stands for something else.
+        Raises NotFound for a missing thread, Outdated where it was planned from what is no longer so, Busy where
+        refused, TooMany open runs, and Conflict for a key that stands for something else.
         """
         parameters = {**self._parameters(new), "now": now}
         async with self.connections.use(Owner(new.tenant, new.user)) as connection:
@@ -250,7 +260,7 @@ class Runs:
             try:
                 async with connection.transaction():
                     return await self._accepted(connection, new, parameters)
-            except TooMany:
+            except (TooMany, NotFound, Outdated):
                 # Or somebody else has just used the key.
                 earlier = await self._by_key(connection, new)
                 if earlier is None:
@@ -411,6 +421,8 @@ class Runs:
             None,
         )
         if threads == 0:
+            if new.planned is not None:
+                raise Outdated("The assistant has been changed; plan the run anew.", field="assistant_id")
             raise NotFound(f"There is no thread {new.thread_id}.", field="thread_id", value=new.thread_id)
         if status is None:
             message = f"{waiting} runs of this thread are open already; wait until one has ended."
@@ -449,6 +461,7 @@ class Runs:
             "key": new.key,
             "fingerprint": new.fingerprint,
             "follows": new.follows,
+            "planned": new.planned,
             "worker": self.worker,
             "lease": self.lease,
             "pause": self.pause,

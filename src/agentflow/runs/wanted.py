@@ -81,7 +81,7 @@ class Served(Protocol):
     def conversation(self) -> Conversation: ...
 
 
-async def planned(
+async def planned(  # noqa: PLR0913 - what a request says, one by one
     served: Served,
     body: RunWanted,
     tenant: int,
@@ -90,12 +90,14 @@ async def planned(
     *,
     streams: bool,
     key: str | None = None,
+    remembered: bool = False,
 ) -> NewRun:
     """What is asked for as a run to be accepted; `key` is an idempotency key.
 
+    With `remembered` the assistant may be an outdated one, which accepting the run finds out.
     Raises BadInput, and AddressRefused for the webhook.
     """
-    chosen = await _assistant(served, body.assistant_id, tenant)
+    chosen = await _assistant(served, body.assistant_id, tenant, remembered=remembered)
     if body.webhook is not None:
         await served.egress.check(body.webhook, field="webhook")
     new = NewRun(
@@ -113,21 +115,23 @@ async def planned(
         watched=True,
         key=key,
         fingerprint=b"" if key is None else _fingerprint(body, thread_id),
+        planned=chosen["updated_at"] if remembered else None,
     )
     return await _as_turn(served, new) if chosen["graph_id"] == OWN else new
 
 
-async def found_assistant(served: Served, name: str, tenant: int) -> Json:
+async def found_assistant(served: Served, name: str, tenant: int, *, remembered: bool = False) -> Json:
     """An assistant by its id, or a graph's own by the graph's name. Raises NotFound."""
+    get = served.assistants.remembered if remembered else served.assistants.get
     if name in served.registry.ids:
-        return await served.assistants.get(tenant, assistant_of(name))
+        return await get(tenant, assistant_of(name))
     try:
         wanted = str(UUID(name))
     except ValueError:
         known = ", ".join(served.registry.ids)
         message = f"There is no assistant {name[:80]!r}. Graphs: {known}."
         raise NotFound(message, field="assistant_id", value=name) from None
-    return await served.assistants.get(tenant, wanted)
+    return await get(tenant, wanted)
 
 
 def small(meta: Mapping[str, Any] | None, field: str = "metadata") -> Json:
@@ -137,10 +141,10 @@ def small(meta: Mapping[str, Any] | None, field: str = "metadata") -> Json:
     return dict(meta or {})
 
 
-async def _assistant(served: Served, name: str, tenant: int) -> Json:
+async def _assistant(served: Served, name: str, tenant: int, *, remembered: bool) -> Json:
     """As in a path, but an unknown one in a body is bad input."""
     try:
-        return await found_assistant(served, name, tenant)
+        return await found_assistant(served, name, tenant, remembered=remembered)
     except NotFound as error:
         raise BadInput(error.message, field="assistant_id", value=name) from None
 

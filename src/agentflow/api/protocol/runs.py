@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -27,6 +28,7 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.errors import BadInput, NotFound
+from agentflow.records.runs import Outdated
 from agentflow.runs.encoding import encoded
 from agentflow.runs.feed import Feed
 from agentflow.runs.protocol import error_shown
@@ -53,8 +55,11 @@ async def begun(
 ) -> tuple[Json, Feed, dict[str, str]]:
     """Accept the run; it, its feed, and the headers that say where it is. A known key brings back its earlier run."""
     served, me = services(request), who(request)
-    new = await planned(served, body, me.tenant, me.user, thread_id, streams=streams, key=key)
-    run, feed = await served.worker.submit(new)
+    plan = partial(planned, served, body, me.tenant, me.user, thread_id, streams=streams, key=key)
+    try:
+        run, feed = await served.worker.submit(await plan(remembered=True))
+    except Outdated:
+        run, feed = await served.worker.submit(await plan())
     return run, feed, where(run, stateless=thread_id is None)
 
 
