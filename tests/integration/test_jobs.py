@@ -14,7 +14,7 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Outcome, Request
 from agentflow.records.checkup import condition
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.jobs import GivenUp, Jobs, Later
+from agentflow.records.jobs import AT_ONCE, GivenUp, Jobs, Later
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.scopes import Scopes
 from agentflow.runs.clock import Clock
@@ -131,6 +131,28 @@ async def test_what_one_does_for_all_is_done_by_one(database: str) -> None:
     async with working(*several):
         await true(lambda: len(done) >= 1 and not listed(database))
     assert len(done) == 1
+
+
+async def test_receivers_that_hang_keep_no_other_job_waiting(database: str, connections: Connections) -> None:
+    done: list[str] = []
+
+    async def hanging(_payload: dict) -> None:
+        done.append("callback")
+        await asyncio.sleep(0.5)
+
+    async def prompt(_payload: dict) -> None:
+        done.append("cron")
+
+    for _ in range(AT_ONCE * 2):
+        await ended(connections, HOOK)
+    jobs = Jobs(database)
+    jobs.on("callback", hanging)
+    jobs.on("cron", prompt)
+    async with working(jobs):
+        await true(lambda: done.count("callback") == AT_ONCE)
+        await jobs.defer("cron", {}, once="a")
+        await true(lambda: not listed(database))
+    assert done.index("cron") <= AT_ONCE + 1
 
 
 class Row:

@@ -27,6 +27,8 @@ TRIES = 8
 GROWTH = 2
 """Seconds before the second try; every later one waits so many times longer."""
 AT_ONCE = 32
+OURS = 10
+"""The priority of what is done here; calls to the world, which may hang, come after it with 0."""
 GRACE = 3.0
 """Seconds that a stop waits for jobs; what is cut off is done again by whoever is next."""
 SILENCE = 30
@@ -128,7 +130,9 @@ class Jobs:
             async with self._at_work(context.job):
                 await work()
 
-        task = self.app.task(name=name, pass_context=True, queueing_lock=name, lock=name)(again)
+        task = self.app.task(name=name, pass_context=True, queueing_lock=name, lock=name, priority=OURS)(
+            again
+        )
         self.app.periodic(cron=cron)(task)
 
     async def open(self) -> None:
@@ -147,7 +151,12 @@ class Jobs:
         Raises DatabaseDown.
         """
         wanted = self.app.configure_task(
-            name, allow_unknown=True, schedule_at=at, queueing_lock=f"{name} {once}", lock=f"{name} {once}"
+            name,
+            allow_unknown=True,
+            schedule_at=at,
+            queueing_lock=f"{name} {once}",
+            lock=f"{name} {once}",
+            priority=OURS,
         )
         try:
             async with _lost_is_down():
