@@ -89,6 +89,18 @@ async def test_a_connection_that_was_left_in_the_middle_is_not_lent_again(connec
     await all_are_back(connections)
 
 
+async def test_a_busy_pool_is_waited_for_longer_than_a_lost_database(database: str) -> None:
+    opened = await open_connections(database, size=2, patience=1.5)
+    long = [asyncio.create_task(held(opened, 0.4)) for _ in range(18)]
+    await asyncio.gather(*long)
+    await opened.close()
+
+
+async def held(connections: Connections, seconds: float) -> None:
+    async with connections.use(MINE) as connection:
+        await connection.execute("select pg_sleep(%s)", (seconds,))
+
+
 async def test_a_borrower_cancelled_in_the_queue_leaves_its_turn_to_the_next(
     connections: Connections,
 ) -> None:

@@ -68,6 +68,21 @@ async def test_another_attempt_goes_on_above_what_the_first_has_told() -> None:
     assert (stream.first, await read(stream, after=5)) == (1008, [1008])
 
 
+async def test_what_everybody_has_read_is_not_kept_and_what_somebody_has_not_is() -> None:
+    stream = Stream("run")
+    for _ in range(30):
+        stream.add("values", "x" * 1000)
+    assert len(stream.events) == 30
+    fast, slow = stream.follow(), stream.follow(after=10)
+    assert (len(await anext(fast)), len(await anext(slow))) == (30, 20)
+    stream.add("values", "x" * 1000)
+    assert len(stream.events) == 31
+    assert [event.seq for event in await anext(fast)] == [31]
+    assert [event.seq for event in await anext(slow)] == [31]
+    stream.add("values", "x" * 1000)
+    assert len(stream.events) < 18
+
+
 async def test_silence_is_told_as_nothing() -> None:
     assert await anext(Stream("run").follow(idle=0.001)) == []
 

@@ -86,7 +86,16 @@ GATHERING = 2
 TRUSTED = 1.0
 """Seconds for which a connection that answered needs no check."""
 BACKGROUND_SIZE = 4
-Pool = AsyncConnectionPool[Connection]
+TRIES = 6
+"""How often a borrower asks anew whose turn has not come, while others get theirs: the pool is busy, not lost."""
+
+
+class Pool(AsyncConnectionPool[Connection]):
+    """Counts the connections that came back whole."""
+
+    returned: int = 0
+
+
 _LIMITS = "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
 _DATA = (
     f"-c search_path=agentflow,public -c hnsw.ef_search=100 -c hnsw.iterative_scan=relaxed_order {_LIMITS}"
@@ -173,7 +182,9 @@ async def _lent(pool: Pool) -> AsyncIterator[Connection]:
         async with connection:
             yield connection
     finally:
-        if not _at_rest(connection):
+        if _at_rest(connection):
+            pool.returned += 1
+        else:
             await connection.close()
         await pool.putconn(connection)
 
@@ -187,10 +198,20 @@ def _at_rest(connection: Connection) -> bool:
 
 
 async def _take(pool: Pool, left: asyncio.Event) -> Connection:
-    connection = await pool.getconn()
+    connection = await _asked(pool, TRIES)
     if left.is_set():
         await pool.putconn(connection)
     return connection
+
+
+async def _asked(pool: Pool, tries: int) -> Connection:
+    returned = pool.returned
+    try:
+        return await pool.getconn()
+    except PoolTimeout:
+        if tries <= 1 or pool.returned == returned:
+            raise
+    return await _asked(pool, tries - 1)
 
 
 async def returned(connection: Connection) -> None:
@@ -237,7 +258,7 @@ async def open_connections(dsn: str, *, size: int, patience: float = 10.0) -> Co
 
 
 def _pool(dsn: str, name: str, options: str, least: int, most: int, patience: float) -> Pool:
-    return AsyncConnectionPool(
+    return Pool(
         dsn,
         connection_class=Connection,
         kwargs={

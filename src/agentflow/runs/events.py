@@ -14,6 +14,9 @@ from agentflow.runs.encoding import encoded
 WINDOW = 1 << 20
 """Bytes of events kept for readers that are behind; one that is further behind is cut off and may come back."""
 
+READ, LOGGED = 16 << 10, 64 << 10
+"""Bytes that are kept although everybody has read them; more while they may not be in the log yet."""
+
 
 class Event(NamedTuple):
     """`seq` counts from 1 within the run, `at` is milliseconds since 1970, `data` JSON."""
@@ -41,7 +44,11 @@ class Behind(AgentflowError):
 
 @dataclass
 class Stream:
-    """Grows until `close`. `kept` is called with every event, for the log of runs that can be resumed."""
+    """Grows until `close`. `kept` is called with every event, for the log of runs that can be resumed.
+
+    Before the first reader comes, a window of events is kept; then those that a reader has still to read, and few
+    more: a thousand streams are held at once.
+    """
 
     run_id: str
     window: int = WINDOW
@@ -52,6 +59,8 @@ class Stream:
     closed: bool = False
     _size: int = 0
     _gone: int = 0
+    _places: dict[object, int] = field(default_factory=dict)
+    _read: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, name: str, data: object) -> None:
@@ -66,10 +75,16 @@ class Stream:
         self.last = event.seq
         self.events.append(event)
         self._size += len(event.data)
-        while self._size > self.window and len(self.events) > 1:
+        self._trim()
+        self._wake()
+
+    def _trim(self) -> None:
+        """Leave out what is beyond the window, and what everybody has read."""
+        few = READ if self.kept is None else LOGGED
+        read = min(self._places.values(), default=self._gone + len(self.events)) if self._read else self._gone
+        while len(self.events) > 1 and (self._size > self.window or (self._size > few and self._gone < read)):
             self._size -= len(self.events.popleft().data)
             self._gone += 1
-        self._wake()
 
     def go_on(self, last: int) -> None:
         """Numbers go on above `last`: an earlier attempt has told events up to there, which are not at hand."""
@@ -93,23 +108,26 @@ class Stream:
 
         Raises Behind when some of them are no longer kept.
         """
-        place = self._gone + sum(event.seq <= after for event in self.events)
-        while True:
-            changed = self._changed
-            if place < self._gone:
-                raise Behind(f"Reading run {self.run_id} is too slow; continue with Last-Event-ID.")
-            come = list(islice(self.events, place - self._gone, None))
-            place += len(come)
-            # A mirror may still be behind a reader who comes from the run's own process.
-            ready = [event for event in come if event.seq > after]
-            if ready:
-                yield ready
-            elif come:
-                continue
-            elif self.closed:
-                return
-            elif not await _set(changed, idle):
-                yield []
+        reader, place = object(), self._gone + sum(event.seq <= after for event in self.events)
+        self._read = True
+        try:
+            while True:
+                self._places[reader] = place
+                changed = self._changed
+                if place < self._gone:
+                    raise Behind(f"Reading run {self.run_id} is too slow; continue with Last-Event-ID.")
+                come = list(islice(self.events, place - self._gone, None))
+                place += len(come)
+                # A mirror may still be behind a reader who comes from the run's own process.
+                ready = [event for event in come if event.seq > after]
+                if ready:
+                    yield ready
+                elif not come and self.closed:
+                    return
+                elif not come and not await _set(changed, idle):
+                    yield []
+        finally:
+            del self._places[reader]
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
