@@ -33,6 +33,7 @@ where collection_id = %(collection)s and place = %(place)s and (worker = %(worke
 returning filled, written, log_id, serving,
           coalesce(born <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint, false)
 """
+RELEASE = "update vector_place set lease_until = now() where lease_until > now()"
 KEEP = """
 update vector_place set filled = %(filled)s, written = %(written)s, log_id = %(log)s, serving = %(serving)s,
                         last_error = null, updated_at = now()
@@ -155,6 +156,11 @@ class VectorRecord:
         async with self.connections.background() as connection:
             row = await (await connection.execute(TAKE.encode(), self._of(spot, place))).fetchone()
         return None if row is None else Heard(*row)
+
+    async def release_all(self) -> None:
+        """End every right to tell: only for the sole owner of a database, at its start."""
+        async with self.connections.background() as connection:
+            await connection.execute(RELEASE)
 
     async def serves(self, spot: Spot, place: str) -> bool:
         """Whether the place holds everything, whichever process tells it."""

@@ -115,6 +115,7 @@ async def assembled(place: Place, *, progress: Progress = silent) -> AsyncIterat
         services = await _services(place, stack, connections, embedder, watching)
         if settings.postgres.url is None:
             await services.ledger.release_all()
+            await services.places.record.release_all()
         yield services
 
 
