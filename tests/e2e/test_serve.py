@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -178,6 +179,41 @@ def test_a_taken_port_is_told_before_anything_starts(bare_house) -> None:
     assert refused.returncode == 1
     assert f"127.0.0.1:{port} cannot be listened on" in refused.stderr
     assert not (bare_house.folder / ".agentflow").exists()
+
+
+def test_a_server_that_is_stopped_while_it_starts_leaves_no_postgres(bare_house, until) -> None:
+    command = [sys.executable, "-m", "agentflow", "serve"]
+    with subprocess.Popen(command, cwd=bare_house.folder, stderr=subprocess.PIPE, text=True) as starting:
+        until((bare_house.folder / ".agentflow" / "postgres" / "PG_VERSION").exists)
+        starting.terminate()
+        assert starting.wait(timeout=60) == 128 + signal.SIGTERM
+    assert bare_house.postgres() == []
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (("--port", "99999"), "choose a port between 0 and 65535"),
+        (("--host", "203.0.113.7", "--port", "0"), "server.host must be an address of this machine"),
+    ],
+)
+def test_an_address_that_nobody_could_listen_on_is_one_paragraph(bare_house, wish, said) -> None:
+    refused = agentflow(bare_house.folder, "serve", *wish)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert said in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("graph = 5", "is a int"), ("raise SystemExit(3)", "SystemExit: 3"), ("import nowhere_at_all", "No module named")],
+)  # fmt: skip
+def test_a_graph_that_is_none_is_told_at_the_start(house, code, said) -> None:
+    (house.folder / "its.py").write_text(code)
+    (house.folder / "graphs.json").write_text('{"graphs": {"its": "./its.py:graph"}}')
+    refused = agentflow(house.folder, "serve", "--graphs", "graphs.json")
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "graphs.its: ./its.py:graph" in refused.stderr
+    assert said in refused.stderr
 
 
 def test_an_open_address_without_a_key_is_refused(house) -> None:

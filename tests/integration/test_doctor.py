@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -17,7 +18,7 @@ from agentflow.records.migrate import head
 from agentflow.settings import read_environment
 from agentflow.settings.schema import Settings
 from agentflow.wiring import Place
-from agentflow.wiring.checkup import _compared, _judged, checkup
+from agentflow.wiring.checkup import Row, _compared, _judged, checkup
 
 
 def place(folder: Path, **blocks: object) -> Place:
@@ -74,6 +75,39 @@ async def test_a_port_that_another_program_has_is_told(tmp_path: Path) -> None:
     assert (rows["address"][0], rows["address"][2]) == (
         "mistake",
         "stop that program, or choose another server.port",
+    )
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no such host"])
+async def test_a_host_that_is_not_this_machine_is_told(tmp_path: Path, host: str) -> None:
+    rows = await looked(place(tmp_path, server={"host": host}))
+    assert (rows["address"][0], rows["address"][2]) == ("mistake", "mend server.host: no address of ours")
+
+
+@pytest.mark.parametrize("dsn", ["not a dsn", "mysql://u:hidden@h/x", "postgresql://u:hidden@h/x?nonsense=1"])
+async def test_what_is_no_address_of_postgres_is_told_without_its_password(tmp_path: Path, dsn: str) -> None:
+    verdict, found, _ = (await looked(place(tmp_path, postgres={"url": dsn})))["database"]
+    assert (verdict, found.split(";")[0]) == ("mistake", "postgres.url is no address of Postgres")
+    assert "hidden" not in found
+
+
+async def test_a_database_of_a_newer_agentflow_is_a_mistake(database: str) -> None:
+    rows = {row.what: row for row in _judged(replace(await condition(database), at="9999"))}
+    assert (rows["schema"].verdict, rows["schema"].remedy) == (
+        "mistake",
+        "update agentflow, or name another database",
+    )
+
+
+async def test_a_look_that_breaks_hides_no_other(tmp_path: Path, monkeypatch) -> None:
+    async def broken(_place: Place) -> list[Row]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("agentflow.wiring.checkup._engine", broken)
+    rows = await looked(place(tmp_path))
+    assert (rows["engine"][:2], "adapters" in rows) == (
+        ("mistake", "could not be looked at: ZeroDivisionError()"),
+        True,
     )
 
 

@@ -1,5 +1,7 @@
 """The command line. Every error is one readable paragraph; a traceback is a defect."""
 
+import asyncio
+import signal
 import sys
 
 from agentflow.cli.commands import app
@@ -14,5 +16,7 @@ def main() -> None:
     except AgentflowError as error:
         complain(error.message)
         sys.exit(1)
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -50,7 +50,7 @@ async def _looked(config: Path | None) -> list[Row]:
         rows, found = _file(file)
         if found is None:
             return rows
-        place = Place(found, environment, file.resolve().parent)
+        place = Place(found, environment, file.resolve().parent, file.resolve())
     with steps("looking") as progress:
         async for row in checkup(place):
             rows.append(row)

@@ -25,6 +25,13 @@ def place(config: Path | None = None, environment: Environment | None = None) ->
     return Place(load(file, environment), environment, file.resolve().parent, file.resolve())
 
 
+def starting() -> None:
+    """Until `until_signal` waits, SIGTERM gives up what this task does, so that what it started is stopped again."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 async def until_signal(*, child: bool = False) -> None:
     """Wait for SIGTERM or SIGINT; a child of `fleet` also waits for its parent's end, which closes its stdin."""
     stop = asyncio.Event()

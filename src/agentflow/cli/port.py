@@ -1,9 +1,22 @@
 """The port to listen on."""
 
+import errno
 import socket
 
 from agentflow.errors import StartError
 from agentflow.settings.schema import Server
+
+
+def way_out(error: Exception) -> str:
+    """What to do where an address cannot be listened on."""
+    code = getattr(error, "errno", None)
+    if code == errno.EADDRINUSE:
+        return "stop the program that has it, or choose another with --port or server.port"
+    if code == errno.EACCES:
+        return "ports below 1024 take privileges; choose another with --port or server.port"
+    if isinstance(error, OverflowError):
+        return "choose a port between 0 and 65535"
+    return "server.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all of them"
 
 
 def listening(server: Server) -> socket.socket:
@@ -14,11 +27,11 @@ def listening(server: Server) -> socket.socket:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((server.host, server.port))
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         taken.close()
+        reason = getattr(error, "strerror", None) or error
         raise StartError(
-            f"{server.host}:{server.port} cannot be listened on ({error.strerror}). Another program may have it; "
-            "choose another with --port or server.port.",
+            f"{server.host}:{server.port} cannot be listened on ({reason}); {way_out(error)}.",
             field="server.port",
             value=server.port,
         ) from error

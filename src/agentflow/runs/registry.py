@@ -23,6 +23,11 @@ def assistant_of(graph: str) -> str:
     return str(uuid5(NAMESPACE, graph))
 
 
+def can_be_served(source: Any) -> bool:
+    """Whether it is a graph, or may make one."""
+    return callable(source) or isinstance(source, Pregel | StateGraph)
+
+
 @dataclass
 class Registry:
     """Graph id to a compiled graph, an uncompiled one, or a factory of either that may take a config."""

@@ -65,7 +65,7 @@ def parse(text: str, *, name: str = "agentflow.yaml") -> Document:
     except yaml.YAMLError as error:
         raise ConfigError(f"{name} is not YAML: {_readable(error)}", field="config", value=name) from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{name} must be a list of keys such as `roles:`, not {type(data).__name__}.")
+        raise ConfigError(f"{name} must hold keys such as `roles:`, not a {type(data).__name__}.")
     lines: dict[Path_, int] = {}
     repeated: list[Finding] = []
     if root is not None:

@@ -1,11 +1,13 @@
 """What `agentflow doctor` looks at: what is reachable, which versions, what would fail and what to do about it."""
 
 import asyncio
+import errno
 import platform
 import shutil
 import socket
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +16,12 @@ from typing import Literal
 
 import httpx
 import psutil
+import structlog
 
 from agentflow import __version__
 from agentflow.engines.vllm.server import Server, Started
 from agentflow.errors import AdapterError, AgentflowError, DatabaseDown
+from agentflow.records.address import checked
 from agentflow.records.checkup import Condition, condition
 from agentflow.records.embedded import EmbeddedPostgres
 from agentflow.residency.roster import Adapter
@@ -27,7 +31,11 @@ from agentflow.wiring.engines import engine
 from agentflow.wiring.forecast import Machine, forecast
 from agentflow.wiring.place import Place, silent
 
+log = structlog.get_logger(__name__)
 Verdict = Literal["ok", "warning", "mistake"]
+WAYS: Mapping[type[AgentflowError], str] = {
+    DatabaseDown: "start Postgres, or mend postgres.url (or DATABASE_URL)"
+}
 WITHIN = 30.0
 """Seconds that one look may take."""
 ROOM = 1 << 30
@@ -65,7 +73,10 @@ async def checkup(place: Place) -> AsyncIterator[Row]:
         except TimeoutError:
             rows = [Row(what, "mistake", f"no answer within {WITHIN:g} s")]
         except AgentflowError as error:
-            rows = [Row(what, "mistake", error.message)]
+            rows = [Row(what, "mistake", error.message, WAYS.get(type(error), ""))]
+        except Exception as error:  # noqa: BLE001 - one look that breaks must not hide the others
+            log.warning("a look of doctor broke", what=what, reason=repr(error))
+            rows = [Row(what, "mistake", f"could not be looked at: {error!r}", "tell us: this is our fault")]
         for row in rows:
             yield row
 
@@ -107,6 +118,11 @@ async def _machine(place: Place) -> Sequence[Row]:
 def _disk(name: str, folder: Path) -> Row:
     there = next(one for one in (folder, *folder.parents) if one.exists())
     free = shutil.disk_usage(there).free
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        way = "name another folder, or let this user write there"
+        return Row(f"disk ({name})", "mistake", f"{folder} cannot be written: {error.strerror}", way)
     if free < ROOM:
         return Row(
             f"disk ({name})",
@@ -152,7 +168,12 @@ async def _occupied(address: str, error: OSError, mark: str) -> Row:
             "address", "mistake", f"{address} is taken by the agentflow of another agentflow.yaml", way
         )
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        way = "stop that program, or choose another server.port"
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        way = (
+            "stop that program, or choose another server.port"
+            if taken
+            else "mend server.host: no address of ours"
+        )
         return Row("address", "mistake", f"{address} cannot be listened on: {error.strerror}", way)
 
 
@@ -172,7 +193,7 @@ async def _access(place: Place) -> Sequence[Row]:
 async def _database(place: Place) -> Sequence[Row]:
     postgres = place.settings.postgres
     if postgres.url is not None:
-        return list(_judged(await condition(postgres.url.get_secret_value())))
+        return list(_judged(await condition(checked(postgres.url.get_secret_value()))))
     if not (postgres.data / "PG_VERSION").is_file():
         return [Row("database", "ok", f"our own, made at the first start in {postgres.data}")]
     try:
@@ -192,6 +213,9 @@ def _judged(found: Condition) -> Iterator[Row]:
         yield Row("pgvector", "ok", offered)
     if found.at == found.wanted:
         yield Row("schema", "ok", f"revision {found.at}")
+    elif found.at is not None and found.at > found.wanted:
+        told = f"revision {found.at}, which is newer than {found.wanted} of this agentflow"
+        yield Row("schema", "mistake", told, "update agentflow, or name another database")
     else:
         yield Row(
             "schema",

@@ -7,6 +7,7 @@ from agentflow.embedders.onnx import OnnxEmbedder
 from agentflow.embedders.remote import RemoteEmbedder
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Embedder
+from agentflow.records.address import checked
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
 from agentflow.residency.roster import Cached, Roster, nothing_cached, roster
 from agentflow.wiring.place import Place, Progress, base_shape
@@ -15,7 +16,7 @@ from agentflow.wiring.place import Place, Progress, base_shape
 async def database(place: Place, stack: AsyncExitStack, progress: Progress) -> str:
     postgres = place.settings.postgres
     if postgres.url is not None:
-        return postgres.url.get_secret_value()
+        return checked(postgres.url.get_secret_value())
     server = EmbeddedPostgres(embedded(place), progress=progress)
     stack.push_async_callback(asyncio.to_thread, server.stop)
     return await asyncio.to_thread(server.start)

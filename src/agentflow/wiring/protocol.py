@@ -38,7 +38,7 @@ from agentflow.runs.discretion import Shows
 from agentflow.runs.graphs import GraphRuns
 from agentflow.runs.multitask import decide
 from agentflow.runs.protocol import ProtocolRuns
-from agentflow.runs.registry import OWN, Registry, assistant_of
+from agentflow.runs.registry import OWN, Registry, assistant_of, can_be_served
 from agentflow.runs.states import States
 from agentflow.runs.thread_stream import ThreadStreams
 from agentflow.runs.wakes import Wakes
@@ -178,11 +178,14 @@ def _loaded(file: Path, graph: str, where: Any) -> Any:
         message = f"graphs.{graph} is {where!r}; write FILE.py:NAME or MODULE:NAME."
         raise ConfigError(message, field=f"graphs.{graph}", value=where)
     try:
-        module = _module(file.parent, graph, source)
-        return getattr(module, name)
-    except Exception as error:
+        found = getattr(_module(file.parent, graph, source), name)
+    except (Exception, SystemExit) as error:  # a graph's file may end anything but the server
         message = f"graphs.{graph}: {where} cannot be loaded: {type(error).__name__}: {error}."
         raise ConfigError(message, field=f"graphs.{graph}", value=where) from error
+    if not can_be_served(found):
+        message = f"graphs.{graph}: {where} is a {type(found).__name__}; name a graph, or a function that makes one."
+        raise ConfigError(message, field=f"graphs.{graph}", value=where)
+    return found
 
 
 def _module(folder: Path, graph: str, source: str) -> Any:
