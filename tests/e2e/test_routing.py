@@ -99,7 +99,8 @@ def test_a_pinned_role_keeps_the_thread_until_the_pin_is_gone(client) -> None:
     freed = client.post("/invoke", json={"input": "paint a sunset over the sea", "thread_id": thread}).json()
     assert freed["role"] == "artist"
     assert client.put(f"/threads/{NOBODY}/role", json={"role": "coder"}).status_code == 404
-    assert client.put(f"/threads/{thread}/role", json={"role": "poet"}).json()["error"] == "UnknownRole"
+    unknown = client.put(f"/threads/{thread}/role", json={"role": "poet"}).json()["detail"]
+    assert unknown.startswith("There is no role 'poet'. Roles: ")
 
 
 def test_feedback_teaches_at_once_where_the_file_says_so(client) -> None:

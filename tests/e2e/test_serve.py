@@ -127,12 +127,12 @@ def test_health_ready_and_docs_answer(client) -> None:
 
 
 def test_a_command_does_not_take_the_server_of_another_folder_for_its_own(client, standing, tmp_path) -> None:
-    file, port = tmp_path / "agentflow.yaml", client.base_url.port
-    file.write_text((standing.folder / "agentflow.yaml").read_text())
+    port = client.base_url.port
+    (tmp_path / "agentflow.yaml").write_text((standing.folder / "agentflow.yaml").read_text())
     own, other = (_told(folder, port) for folder in (standing.folder, tmp_path))
     assert (own.returncode, own.stderr) == (0, "")
     assert " ".join(other.stderr.split()) == (
-        f"agentflow: The agentflow of {file} does not listen on http://127.0.0.1:{port}. "
+        f"agentflow: The agentflow of {tmp_path} does not listen on http://127.0.0.1:{port}. "
         "Start it with `agentflow serve`."
     )
 

@@ -15,7 +15,7 @@ router = APIRouter(route_class=DoorRoute)
 
 @router.get("/health", summary="The process is up")
 async def health(request: Request) -> dict[str, str]:
-    """Answers as long as the process does; `house` tells its configuration from others of the machine."""
+    """Answers as long as the process does; `house` tells its folder from others of the machine."""
     services: Services = request.app.state.services
     return {"status": "ok", "version": __version__, "house": services.mark}
 

@@ -47,7 +47,7 @@ async def until_signal(*, child: bool = False) -> None:
 
 @asynccontextmanager
 async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of this configuration's server if it listens, else of one of our own for a while."""
+    """A client of this folder's server if it listens, else of one of our own for a while."""
     key = _key(place.settings.server)
     if await _listens(place):
         async with client(_address(place), key) as there:
@@ -61,11 +61,11 @@ async def any_door(place: Place, *, progress: Progress) -> AsyncIterator[httpx.A
 
 @asynccontextmanager
 async def listening_door(place: Place) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of this configuration's server. Raises StartError if it does not listen."""
+    """A client of this folder's server. Raises StartError if it does not listen."""
     server = place.settings.server
     if not await _listens(place):
         raise StartError(
-            f"The agentflow of {place.file} does not listen on {_address(place)}. Start it with `agentflow serve`.",
+            f"The agentflow of {place.folder} does not listen on {_address(place)}. Start it with `agentflow serve`.",
             field="server.port",
             value=server.port,
         )
@@ -112,7 +112,7 @@ async def ask(
 
 
 async def lessons(place: Place) -> list[Lesson]:
-    """What feedback has taught this configuration's server; nothing if it does not listen."""
+    """What feedback has taught this folder's server; nothing if it does not listen."""
     if not await _listens(place):
         return []
     async with client(_address(place), _key(place.settings.server)) as there:
@@ -129,7 +129,7 @@ def _address(place: Place) -> str:
 
 
 async def _listens(place: Place) -> bool:
-    """Whether the server of this very configuration does: two folders may have the same port in their files."""
+    """Whether the server of this very folder does: two folders may have the same port in their files."""
     try:
         async with httpx.AsyncClient(trust_env=False) as http:
             response = await http.get(f"{_address(place)}/health", timeout=1.0)

@@ -164,9 +164,7 @@ async def _occupied(address: str, error: OSError, mark: str) -> Row:
         if told["house"] == mark:
             return Row("address", "ok", f"agentflow {told['version']} answers at {address}")
         way = "choose another server.port, or stop that one"
-        return Row(
-            "address", "mistake", f"{address} is taken by the agentflow of another agentflow.yaml", way
-        )
+        return Row("address", "mistake", f"{address} is taken by the agentflow of another folder", way)
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
         way = (

@@ -33,8 +33,8 @@ class Place:
 
     @property
     def mark(self) -> str:
-        """Tells this configuration from another one of this machine; does not tell where it lies."""
-        return sha256(str(self.file or self.folder).encode()).hexdigest()[:16]
+        """Tells this folder from another one of this machine; does not tell where it lies."""
+        return sha256(str(self.folder).encode()).hexdigest()[:16]
 
 
 def base_folder(place: Place) -> str:
