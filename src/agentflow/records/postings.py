@@ -38,7 +38,7 @@ p as (
   select i.scope_id, u.term, 0, count(*), array_agg({ENTRY.format(item="i.id", count="u.tf", length="i.doc_len")})
   from unnest(%(word_scopes)s::int[], %(word_keys)s::bigint[], %(word_terms)s::int[], %(word_counts)s::int2[])
        u(scope, key, term, tf) join i on i.scope_id = u.scope and i.key = u.key
-       join lk on lk.id = i.scope_id and lk.posted
+  where i.scope_id = any(array(select id from lk where posted))
   group by i.scope_id, u.term order by i.scope_id, u.term
   on conflict (scope_id, term, block) do update set df = x.df + excluded.df, entries = x.entries || excluded.entries
   returning x.scope_id, cardinality(x.entries) as entries),
