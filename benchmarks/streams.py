@@ -37,8 +37,10 @@ roles: {{}}
 server: {{port: 0, drain: 2}}
 limits: {{rate: null, requests: {streams}, running: {streams}}}
 """
-UP = 15.0
+UP = 30.0
 """Seconds over which the clients come."""
+PATIENCE = 90.0
+"""Seconds at most until every one of them has heard something; the measured time begins then."""
 
 
 @dataclass
@@ -115,12 +117,15 @@ def taken(pid: int) -> tuple[float, int]:
 
 async def measured(address: str, pid: int, given: argparse.Namespace) -> None:
     heard, port = Heard(), int(address.rsplit(":", 1)[1])
-    words = max(1, round((given.seconds + UP) * given.pace))
+    words = max(1, round((given.seconds + UP + PATIENCE) * given.pace))
     tell("before", pid, heard)
     clients = []
     for number in range(given.streams):
         clients.append(asyncio.create_task(stream(port, number, words, heard, resumable=given.resumable)))
         await asyncio.sleep(UP / given.streams)
+    until = time.perf_counter() + PATIENCE
+    while len(heard.first) < given.streams and time.perf_counter() < until:  # noqa: ASYNC110 - counted elsewhere
+        await asyncio.sleep(0.5)
     for moment in ("start", "a quarter", "middle", "three quarters"):
         tell(moment, pid, heard)
         await asyncio.sleep(given.seconds / 4)

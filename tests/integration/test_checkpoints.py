@@ -1,6 +1,7 @@
 """Checkpoints are thin, plain, and never the record."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from agentflow.records.scopes import Scopes
 from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.plan import Budgets
 from agentflow.routing.intents import Intents
+from agentflow.runs.attempts import Attempts
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 
@@ -47,7 +49,8 @@ async def worker(connections: Connections, engine: FakeEngine) -> Worker:
     keeper = AdapterKeeper(engine, {}, Budgets(1))
     home = PostgresMemory(connections, scopes)
     needs = graphs.Needs(ledger, classifier, embedder, home, engine, keeper, [], settings, graphs.no_fault)
-    return Worker(ledger, graphs.build(needs), lambda owner: OwnSaver(connections, owner), 30)
+    saver = partial(OwnSaver, connections)
+    return Worker(ledger, Attempts(ledger, graphs.build(needs), saver, 30))
 
 
 async def test_a_thread_keeps_one_small_checkpoint_per_turn_without_a_word_of_the_conversation(
@@ -74,7 +77,7 @@ async def test_a_thread_keeps_one_small_checkpoint_per_turn_without_a_word_of_th
 
 def bound(worker: Worker, thread: str):
     """The graph over the thread's checkpoints, and the thread's config."""
-    graph = worker.graph.copy({"checkpointer": worker.saver(Owner(0, "default"))})
+    graph = worker.attempts.graph.copy({"checkpointer": worker.attempts.saver(Owner(0, "default"))})
     return graph, {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
 
 

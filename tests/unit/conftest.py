@@ -17,6 +17,7 @@ from agentflow.residency.plan import Budgets
 from agentflow.residency.roster import Residence
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import RoleExamples
+from agentflow.runs.attempts import Attempts
 from agentflow.runs.worker import Worker
 from agentflow.settings import Role, Settings
 from agentflow.telemetry.traces import NoSpans, Spans
@@ -75,8 +76,9 @@ def world(settings: Settings) -> Callable[..., AbstractAsyncContextManager[World
             fault=graphs.no_fault,
             spans=spans or NoSpans(),
         )
-        worker = Worker(ledger, graphs.build(needs), lambda _: InMemorySaver(), turn_seconds, renewal)
-        worker.spans = needs.spans
+        attempts = Attempts(ledger, graphs.build(needs), lambda _: InMemorySaver(), turn_seconds, renewal)
+        attempts.spans = needs.spans
+        worker = Worker(ledger, attempts)
         yield World(ledger, engine, embedder, keeper, worker)
         await worker.close(grace=0)
         await keeper.close()

@@ -19,8 +19,8 @@ from agentflow.api.problems import problem
 from agentflow.api.turns import LONGEST
 from agentflow.errors import AgentflowError, BadInput, TooLarge, UnknownRole
 from agentflow.routing.select import BASE, wanted
+from agentflow.runs.attempts import as_json
 from agentflow.runs.feed import Feed
-from agentflow.runs.worker import as_json
 from agentflow.settings import Settings
 from agentflow.turn import Json
 from agentflow.wiring import Services

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from agentflow import errors
 from agentflow.api.places import tells_detail
-from agentflow.runs.worker import as_json
+from agentflow.runs.attempts import as_json
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)

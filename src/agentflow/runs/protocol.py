@@ -7,6 +7,7 @@ import structlog
 
 from agentflow.errors import AgentflowError, DatabaseDown
 from agentflow.protocols import Lease, Ledger
+from agentflow.records.accepting import Accepting
 from agentflow.records.events import EventLog
 from agentflow.records.runs import Runs
 from agentflow.runs.events import Event, Stream
@@ -46,6 +47,7 @@ class ProtocolRuns:
 
     ledger: Ledger
     runs: Runs
+    accepting: Accepting
     graphs: GraphRuns
     log: EventLog
     wakes: Wakes

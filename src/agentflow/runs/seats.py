@@ -2,7 +2,17 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+
+@dataclass
+class Seat:
+    """Whether there was one, and whether it is kept."""
+
+    taken: bool
+    kept: bool = False
 
 
 @dataclass
@@ -25,6 +35,16 @@ class Seats:
         if waiter is not None and waiter not in self.waiting:
             self.waiting.append(waiter)
         return False
+
+    @contextmanager
+    def tried(self) -> Iterator[Seat]:
+        """A seat, if one is free: for what is claimed meanwhile, else given back."""
+        seat = Seat(self.take())
+        try:
+            yield seat
+        finally:
+            if seat.taken and not seat.kept:
+                self.give()
 
     def give(self) -> None:
         """One seat is free again."""

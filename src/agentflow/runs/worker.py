@@ -3,25 +3,21 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
-    EngineTimeout,
-    GraphFailed,
-    LeaseLost,
     NotFound,
     TooMany,
     TurnFailed,
 )
-from agentflow.graph import Graph
 from agentflow.protocols import Acceptance, Lease, Ledger, Owner, Request, RunRecord
-from agentflow.records.runs import NewRun
+from agentflow.records.accepting import NewRun
+from agentflow.runs.attempts import Attempts
 from agentflow.runs.feed import Feed
 from agentflow.runs.following import Following
 from agentflow.runs.protocol import ProtocolRuns
@@ -29,7 +25,6 @@ from agentflow.runs.seats import Seats
 from agentflow.runs.thread_stream import begun
 from agentflow.runs.wakes import Wakes, woken
 from agentflow.telemetry import Metrics
-from agentflow.telemetry.traces import NoSpans, Spans
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
@@ -47,46 +42,30 @@ class Most:
 
 
 @dataclass
-class Seat:
-    """Whether there was one, and whether it is kept."""
-
-    taken: bool
-    kept: bool = False
-
-
-@dataclass
 class Worker:
-    """Executes turns, and the runs of the LangGraph protocol where `protocol` is there.
-
-    `renewal` is the heartbeat in seconds, well under the ledger's lease.
-    """
+    """Runs of this process, from their acceptance to their end; `attempts` executes them."""
 
     ledger: Ledger
-    graph: Graph
-    saver: Callable[[Owner], Any]
-    turn_seconds: float
-    renewal: float = 10.0
-    remembered: Callable[[], None] = lambda: None
+    attempts: Attempts
     fault: Callable[[str], None] = lambda _point: None
     most: Most = field(default_factory=Most)
     seats: Seats = field(default_factory=lambda: Seats(1024))
     metrics: Metrics = field(default_factory=Metrics)
-    spans: Spans = field(default_factory=NoSpans)
-    protocol: ProtocolRuns | None = None
     wakes: Wakes = field(default_factory=Wakes)
     feeds: dict[str, Feed] = field(default_factory=dict)
     open: Counter[int] = field(default_factory=Counter)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    stops: dict[str, str] = field(default_factory=dict)
     seated: set[str] = field(default_factory=set)
     """The runs that are executed here; of those in `tasks` the others wait."""
     crowded: bool = False
     """Somewhere a run waits for a seat."""
     helping: asyncio.Task[None] | None = None
     closing: bool = False
+    protocol: ProtocolRuns | None = field(init=False)
     following: Following = field(init=False)
 
     def __post_init__(self) -> None:
+        self.protocol = self.attempts.protocol
         if self.protocol is not None:
             self.following = Following(self.protocol.runs, self.protocol.log, self.wakes, self.feeds)
 
@@ -96,7 +75,7 @@ class Worker:
         Raises NotFound, Conflict and DatabaseDown; everything later is in the feed.
         """
         self._has_room(request.tenant)
-        with self._seat() as seat:
+        with self.seats.tried() as seat:
             acceptance = await self.ledger.accept(request, now=seat.taken)
             seat.kept = acceptance.lease is not None
         self.fault("after_accept")
@@ -111,8 +90,8 @@ class Worker:
         DatabaseDown; everything later is in the feed.
         """
         self._has_room(new.tenant)
-        with self._seat() as seat:
-            accepted = await self._protocol.runs.accept(new, now=seat.taken)
+        with self.seats.tried() as seat:
+            accepted = await self._protocol.accepting.accept(new, now=seat.taken)
             seat.kept = accepted.lease is not None
         if not accepted.fresh:
             run = accepted.run
@@ -146,9 +125,8 @@ class Worker:
     def halt(self, run_id: str, how: str) -> None:
         """Stop a run that this process works on; `how` is "interrupt" or "rollback"."""
         task = self.tasks.get(run_id)
-        if task is not None and run_id not in self.stops:
-            self.stops[run_id] = how
-            task.cancel()
+        if task is not None:
+            self.attempts.halt(run_id, how, task)
 
     def heard(self, kind: str, which: str, extra: str) -> None:
         """Take a signal of another process, or an echo of our own."""
@@ -173,7 +151,7 @@ class Worker:
         """Take over turns whose worker has gone, while there are seats; how many."""
         taken = 0
         for run_id in await self.ledger.abandoned(limit=16, known=list(self.feeds)):
-            with self._seat() as seat:
+            with self.seats.tried() as seat:
                 if not seat.taken:
                     break
                 lease = await self.ledger.claim(run_id)
@@ -246,16 +224,6 @@ class Worker:
             retry_after=2,
         )
 
-    @contextlib.contextmanager
-    def _seat(self) -> Iterator["Seat"]:
-        """A seat, if one is free: for what is claimed meanwhile, else given back."""
-        seat = Seat(self.seats.take())
-        try:
-            yield seat
-        finally:
-            if seat.taken and not seat.kept:
-                self.seats.give()
-
     def _help(self) -> None:
         """Take a run that waits elsewhere, while there are seats here."""
         if self.crowded and not self.closing and (self.helping is None or self.helping.done()):
@@ -263,7 +231,7 @@ class Worker:
 
     async def _helped(self) -> None:
         while self.crowded:
-            with self._seat() as seat:
+            with self.seats.tried() as seat:
                 if not seat.taken:
                     return
                 self.crowded = False
@@ -303,7 +271,7 @@ class Worker:
                 await asyncio.sleep(after)
             lease = lease or await self._claimed(feed, tenant)
             if lease is not None:
-                await self._execute(feed, lease)
+                await self.attempts.execute(feed, lease)
             error = None
         except AgentflowError as known:
             error = known
@@ -316,7 +284,7 @@ class Worker:
                 self.seated.discard(feed.run_id)
                 self.seats.give()
                 self._help()
-            for known_by in (self.feeds, self.tasks, self.stops):
+            for known_by in (self.feeds, self.tasks, self.attempts.stops):
                 known_by.pop(feed.run_id, None)
             if self.protocol is not None:
                 self.protocol.left(feed.run_id)
@@ -365,131 +333,6 @@ class Worker:
         elif found.status in ("done", "failed"):
             _tell(feed, found)
         return found.status in ("done", "failed", "cancelled")
-
-    async def _execute(self, feed: Feed, lease: Lease) -> None:
-        if lease.attempt > 1:
-            self.metrics.attempts.inc()
-        if lease.attempt > MAX_ATTEMPTS:
-            raise await self._failed(lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
-        try:
-            async with asyncio.timeout(self.turn_seconds), self._heartbeat(lease):
-                with self.spans.turn(run_id=lease.run_id, thread_id=lease.thread_id, attempt=lease.attempt):
-                    await self._stream(feed, lease)
-        except TimeoutError:
-            message = f"The turn took longer than server.turn_seconds = {self.turn_seconds:g}."
-            raise await self._failed(lease, EngineTimeout(message)) from None
-        except asyncio.CancelledError:
-            await self._left(feed, lease)
-        except LeaseLost:
-            raise
-        except AgentflowError as error:
-            if feed.result is None:
-                raise await self._failed(lease, error) from error
-            log.warning(
-                "turn is written, but its checkpoint is not", run_id=lease.run_id, reason=error.message
-            )
-        except Exception:
-            await self._failed(lease, AgentflowError("Something broke inside agentflow; its log says what."))
-            raise
-        self.remembered()
-
-    async def _left(self, feed: Feed, lease: Lease) -> None:
-        """Cancelled: because somebody asked for it, or because this process ends."""
-        how, task = self.stops.get(lease.run_id), asyncio.current_task()
-        if how in (None, "left") or task is None:
-            await (self._unheard(feed, lease) if how == "left" else self._handed_back(lease))
-            raise asyncio.CancelledError
-        task.uncancel()
-        await self._protocol.stopped(feed, lease, str(how))
-
-    async def _stream(self, feed: Feed, lease: Lease) -> None:
-        if lease.work is not None:
-            await self._protocol.execute(feed, lease)
-            return
-        graph = self.graph.copy({"checkpointer": self.saver(lease.owner)})
-        config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
-        given = {
-            "text": lease.text,
-            "wanted_role": lease.wanted_role,
-            "lease": asdict(lease),
-            "given": lease.given,
-        }
-        async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
-            feed.add(event)
-
-    @contextlib.asynccontextmanager
-    async def _heartbeat(self, lease: Lease) -> AsyncIterator[None]:
-        """Renew while the body runs; losing the lease ends the body with LeaseLost."""
-        owner = asyncio.current_task()
-        lost: list[LeaseLost] = []
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(self.renewal)
-                try:
-                    how = await self.ledger.renew(lease)
-                    if how is not None:
-                        self.halt(lease.run_id, how)
-                except LeaseLost as error:
-                    lost.append(error)
-                    if owner is not None:
-                        owner.cancel()
-                    return
-                except DatabaseDown as error:
-                    log.warning("lease not renewed", run_id=lease.run_id, reason=error.message)
-
-        beating = asyncio.create_task(beat())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lost and owner is not None:
-                owner.uncancel()
-                raise lost[0] from None
-            raise
-        finally:
-            beating.cancel()
-
-    async def _failed(self, lease: Lease, error: AgentflowError) -> AgentflowError:
-        """Record the reason and return the error to raise. A database that is down leaves it to the janitor."""
-        try:
-            if self.protocol is not None and lease.work is not None:
-                await self.protocol.failed(lease, as_json(error))
-            else:
-                await self.ledger.fail(lease, as_json(error), final=True)
-        except DatabaseDown as down:
-            log.warning("failure not recorded yet", run_id=lease.run_id, reason=down.message)
-        except LeaseLost as lost:
-            return lost
-        return error
-
-    async def _handed_back(self, lease: Lease) -> None:
-        """To the next start."""
-        reason: Json = {"error": "Interrupted", "message": "agentflow was shut down during this turn."}
-        with contextlib.suppress(LeaseLost, DatabaseDown):
-            await asyncio.shield(self.ledger.fail(lease, reason, final=False))
-
-    async def _unheard(self, feed: Feed, lease: Lease) -> None:
-        """Its callers have hung up; the part that they heard is kept."""
-        reason: Json = {"error": "Cancelled", "message": "The caller hung up before the answer was complete."}
-        said = "".join(one["text"] for one in feed.events if one["event"] == "token")
-        with contextlib.suppress(LeaseLost, DatabaseDown):
-            await asyncio.shield(self.ledger.cancel(lease, reason, said=said))
-
-
-def as_json(error: AgentflowError) -> Json:
-    """An error as callers and the ledger see it."""
-    kind = error.kind if isinstance(error, GraphFailed) else type(error).__name__
-    shown: Json = {"error": kind, "message": error.message}
-    if error.field is not None:
-        shown |= {"field": error.field, "value": _short(error.value)}
-    if error.retry_after is not None:
-        shown["retry_after"] = error.retry_after
-    return shown
-
-
-def _short(value: object) -> object:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _told(record: RunRecord) -> Feed:

@@ -14,6 +14,7 @@ from typing import Any
 from agentflow.egress import Egress
 from agentflow.errors import ConfigError
 from agentflow.protocols import Owner
+from agentflow.records.accepting import Accepting
 from agentflow.records.assistants import Assistants
 from agentflow.records.branches import Threaded
 from agentflow.records.callbacks import CallbackRecords
@@ -96,7 +97,8 @@ def served(
     """The protocol over one database; turns and runs share the worker and the jobs. `secret` signs callbacks."""
     threads, checkpoints = ThreadRows(connections), Checkpoints(connections)
     conversation = Conversation(threads.said, threads.said_ever, Threaded(connections))
-    runs = Runs(connections, decide, ledger.worker, ledger.lease, ledger.pause)
+    runs = Runs(connections)
+    accepting = Accepting(connections, decide, ledger.worker, ledger.lease, ledger.pause)
     store = partial(UserStore, connections)
     system = {assistant_of(graph): graph for graph in registry.ids}
     jobs, crons, post = Jobs(connections.dsn), Crons(connections), Post(egress, secret)
@@ -111,7 +113,7 @@ def served(
         await found.worker.submit(new)
 
     graphs = GraphRuns(registry, runs, saver, store, checkpoints.drop_run, conversation, shows)
-    worker = make_worker(ProtocolRuns(ledger, runs, graphs, EventLog(connections), Wakes()))
+    worker = make_worker(ProtocolRuns(ledger, runs, accepting, graphs, EventLog(connections), Wakes()))
 
     async def values(run: Json, tenant: int, user: str) -> object:
         thread = await threads.get(run["thread_id"], tenant=tenant, user=user)

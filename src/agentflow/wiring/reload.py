@@ -82,7 +82,7 @@ class Rereading:
         services.settings = kept
         services.keeper.adopt(found)
         services.needs = replace(services.needs, roles=roles, settings=kept)
-        services.graph = services.worker.graph = graphs.build(services.needs)
+        services.graph = services.worker.attempts.graph = graphs.build(services.needs)
         services.served.registry.replace(OWN, services.graph)
         log.info("roles read again", roles=list(kept.roles))
 

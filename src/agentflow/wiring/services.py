@@ -38,6 +38,7 @@ from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.roster import Roster
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import Lesson
+from agentflow.runs.attempts import Attempts
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.runs.registry import OWN, Registry
 from agentflow.runs.seats import Seats
@@ -241,19 +242,25 @@ def _worker(
     metrics: Metrics,
     protocol: ProtocolRuns,
 ) -> Worker:
-    return Worker(
+    attempts = Attempts(
         ledger=ledger,
         graph=graph,
         saver=lambda owner: OwnSaver(connections, owner),
         turn_seconds=needs.settings.server.turn_seconds,
         renewal=ledger.lease / 3,
         remembered=owed.set,
-        fault=needs.fault,
-        most=Most(needs.settings.limits.runs, needs.settings.limits.tenant_runs),
-        seats=Seats(needs.settings.limits.running),
         metrics=metrics,
         spans=needs.spans,
         protocol=protocol,
+    )
+    limits = needs.settings.limits
+    return Worker(
+        ledger=ledger,
+        attempts=attempts,
+        fault=needs.fault,
+        most=Most(limits.runs, limits.tenant_runs),
+        seats=Seats(limits.running),
+        metrics=metrics,
         wakes=protocol.wakes,
     )
 

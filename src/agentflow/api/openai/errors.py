@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow.api.problems import status
 from agentflow.errors import AgentflowError
-from agentflow.runs.worker import as_json
+from agentflow.runs.attempts import as_json
 from agentflow.turn import Json
 
 PATH = "/v1/"

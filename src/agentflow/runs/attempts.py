@@ -1,0 +1,186 @@
+"""One attempt at a run: the graph under its lease, kept alive, fenced, and its end written whatever happens."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import structlog
+
+from agentflow.errors import (
+    AgentflowError,
+    DatabaseDown,
+    EngineTimeout,
+    GraphFailed,
+    LeaseLost,
+    TurnFailed,
+)
+from agentflow.graph import Graph
+from agentflow.protocols import Lease, Ledger, Owner
+from agentflow.runs.feed import Feed
+from agentflow.runs.protocol import ProtocolRuns
+from agentflow.telemetry import Metrics
+from agentflow.telemetry.traces import NoSpans, Spans
+from agentflow.turn import Json
+
+log = structlog.get_logger(__name__)
+MAX_ATTEMPTS = 3
+
+
+@dataclass
+class Attempts:
+    """Executes turns, and the runs of the LangGraph protocol where `protocol` is there.
+
+    `renewal` is the heartbeat in seconds, well under the ledger's lease.
+    """
+
+    ledger: Ledger
+    graph: Graph
+    saver: Callable[[Owner], Any]
+    turn_seconds: float
+    renewal: float = 10.0
+    remembered: Callable[[], None] = lambda: None
+    metrics: Metrics = field(default_factory=Metrics)
+    spans: Spans = field(default_factory=NoSpans)
+    protocol: ProtocolRuns | None = None
+    stops: dict[str, str] = field(default_factory=dict)
+    """How runs shall stop that were asked to."""
+
+    def halt(self, run_id: str, how: str, task: asyncio.Task[Any]) -> None:
+        """Stop a run that the task works on; `how` is "interrupt", "rollback" or "left"."""
+        if run_id not in self.stops:
+            self.stops[run_id] = how
+            task.cancel()
+
+    async def execute(self, feed: Feed, lease: Lease) -> None:
+        """To the committed end. Raises what ended the run, and CancelledError when this process ends."""
+        if lease.attempt > 1:
+            self.metrics.attempts.inc()
+        if lease.attempt > MAX_ATTEMPTS:
+            raise await self._failed(lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
+        try:
+            async with asyncio.timeout(self.turn_seconds), self._heartbeat(lease):
+                with self.spans.turn(run_id=lease.run_id, thread_id=lease.thread_id, attempt=lease.attempt):
+                    await self._stream(feed, lease)
+        except TimeoutError:
+            message = f"The turn took longer than server.turn_seconds = {self.turn_seconds:g}."
+            raise await self._failed(lease, EngineTimeout(message)) from None
+        except asyncio.CancelledError:
+            await self._left(feed, lease)
+        except LeaseLost:
+            raise
+        except AgentflowError as error:
+            if feed.result is None:
+                raise await self._failed(lease, error) from error
+            log.warning(
+                "turn is written, but its checkpoint is not", run_id=lease.run_id, reason=error.message
+            )
+        except Exception:
+            await self._failed(lease, AgentflowError("Something broke inside agentflow; its log says what."))
+            raise
+        self.remembered()
+
+    async def _left(self, feed: Feed, lease: Lease) -> None:
+        """Cancelled: because somebody asked for it, or because this process ends."""
+        how, task = self.stops.get(lease.run_id), asyncio.current_task()
+        if how in (None, "left") or task is None:
+            await (self._unheard(feed, lease) if how == "left" else self._handed_back(lease))
+            raise asyncio.CancelledError
+        task.uncancel()
+        await self._of_protocol.stopped(feed, lease, str(how))
+
+    async def _stream(self, feed: Feed, lease: Lease) -> None:
+        if lease.work is not None:
+            await self._of_protocol.execute(feed, lease)
+            return
+        graph = self.graph.copy({"checkpointer": self.saver(lease.owner)})
+        config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
+        given = {
+            "text": lease.text,
+            "wanted_role": lease.wanted_role,
+            "lease": asdict(lease),
+            "given": lease.given,
+        }
+        async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
+            feed.add(event)
+
+    @contextlib.asynccontextmanager
+    async def _heartbeat(self, lease: Lease) -> AsyncIterator[None]:
+        """Renew while the body runs; losing the lease ends the body with LeaseLost."""
+        owner = asyncio.current_task()
+        lost: list[LeaseLost] = []
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(self.renewal)
+                try:
+                    how = await self.ledger.renew(lease)
+                    if how is not None and owner is not None:
+                        self.halt(lease.run_id, how, owner)
+                except LeaseLost as error:
+                    lost.append(error)
+                    if owner is not None:
+                        owner.cancel()
+                    return
+                except DatabaseDown as error:
+                    log.warning("lease not renewed", run_id=lease.run_id, reason=error.message)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if lost and owner is not None:
+                owner.uncancel()
+                raise lost[0] from None
+            raise
+        finally:
+            beating.cancel()
+
+    async def _failed(self, lease: Lease, error: AgentflowError) -> AgentflowError:
+        """Record the reason and return the error to raise. A database that is down leaves it to the janitor."""
+        try:
+            if self.protocol is not None and lease.work is not None:
+                await self.protocol.failed(lease, as_json(error))
+            else:
+                await self.ledger.fail(lease, as_json(error), final=True)
+        except DatabaseDown as down:
+            log.warning("failure not recorded yet", run_id=lease.run_id, reason=down.message)
+        except LeaseLost as lost:
+            return lost
+        return error
+
+    async def _handed_back(self, lease: Lease) -> None:
+        """To the next start."""
+        reason: Json = {"error": "Interrupted", "message": "agentflow was shut down during this turn."}
+        with contextlib.suppress(LeaseLost, DatabaseDown):
+            await asyncio.shield(self.ledger.fail(lease, reason, final=False))
+
+    async def _unheard(self, feed: Feed, lease: Lease) -> None:
+        """Its callers have hung up; the part that they heard is kept."""
+        reason: Json = {"error": "Cancelled", "message": "The caller hung up before the answer was complete."}
+        said = "".join(one["text"] for one in feed.events if one["event"] == "token")
+        with contextlib.suppress(LeaseLost, DatabaseDown):
+            await asyncio.shield(self.ledger.cancel(lease, reason, said=said))
+
+    @property
+    def _of_protocol(self) -> ProtocolRuns:
+        if self.protocol is None:
+            raise AgentflowError("This worker executes turns only.")
+        return self.protocol
+
+
+def as_json(error: AgentflowError) -> Json:
+    """An error as callers and the ledger see it."""
+    kind = error.kind if isinstance(error, GraphFailed) else type(error).__name__
+    shown: Json = {"error": kind, "message": error.message}
+    if error.field is not None:
+        shown |= {"field": error.field, "value": _short(error.value)}
+    if error.retry_after is not None:
+        shown["retry_after"] = error.retry_after
+    return shown
+
+
+def _short(value: object) -> object:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
