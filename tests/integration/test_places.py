@@ -207,6 +207,23 @@ async def test_an_emptied_folder_is_another_place_and_filled_again(
     await told.close()
 
 
+@pytest.mark.parametrize("broken", ["npz", "faiss"])
+async def test_a_broken_file_is_filled_again(
+    connections: Connections, scopes: Scopes, tmp_path: Path, broken: str
+) -> None:
+    await stored(connections, scopes, 3)
+    told = places(connections, FaissHome(2, tmp_path))
+    await told.settle()
+    await told.close()
+    place = await scopes.find(0, "conversations", "default")
+    (tmp_path / f"{place.scope_id}.{broken}").write_bytes(b"no vectors at all")
+    home = FaissHome(2, tmp_path)
+    again = places(connections, home)
+    await again.settle()
+    assert await home.count(place.scope_id) == 3
+    await again.close()
+
+
 async def test_a_proof_counts_and_mends(connections: Connections, scopes: Scopes) -> None:
     home = FakeVectors()
     ids = await stored(connections, scopes, 6)

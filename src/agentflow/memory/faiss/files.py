@@ -6,16 +6,21 @@ base that is newer than its changes file is no harm: changes name ids, and sayin
 
 import os
 import uuid
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
+import structlog
 
 from agentflow.memory.faiss.index import Base, ScopeIndex
 
+log = structlog.get_logger(__name__)
 NAME = "place"
+UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What FAISS and NumPy raise for a file that is broken; OSError says that the disk is."""
 _MAPPED = faiss.IO_FLAG_MMAP_IFC
 
 
@@ -34,7 +39,21 @@ class Folder:
         return file.read_text(encoding="ascii").strip()
 
     def read(self, scope: int, dim: int, exact_below: int) -> ScopeIndex:
-        """The scope as it was last saved; empty if it never was."""
+        """The scope as it was last saved; empty if it never was.
+
+        Files that cannot be read go, with the folder's name: to the record it is another place then, filled anew.
+        """
+        try:
+            return self._read(scope, dim, exact_below)
+        except UNREADABLE as error:
+            log.warning(
+                "vectors on disk cannot be read; they are filled in again", scope=scope, reason=str(error)
+            )
+            (self.path / NAME).unlink(missing_ok=True)
+            self.drop(scope)
+            return ScopeIndex(dim, exact_below)
+
+    def _read(self, scope: int, dim: int, exact_below: int) -> ScopeIndex:
         base_file, changes_file = self._files(scope)
         base = faiss.read_index(str(base_file), _MAPPED) if base_file.is_file() else None
         index = ScopeIndex(dim, exact_below, base)
