@@ -327,6 +327,41 @@ async def test_studio_may_ask_before_it_asks(http) -> None:
     assert "content-location" in told_headers["access-control-expose-headers"]
 
 
+async def test_studios_own_sequence_is_answered_from_its_page(client, http) -> None:
+    page = {"origin": STUDIO, "content-type": "text/plain;charset=UTF-8"}
+    thread_id = await thread(client)
+    await client.runs.wait(thread_id, G, input=say("hi"))
+
+    async def asked(method: str, path: str, **body) -> httpx.Response:
+        sent = {"content": json.dumps(body)} if method == "POST" else {}
+        answer = await http.request(method, path, headers=page, **sent)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, STUDIO), path
+        return answer
+
+    major, minor, _ = (await asked("GET", "/info")).json()["version"].split(".")
+    assert (int(major), int(minor)) >= (0, 5)
+    found = (await asked("POST", "/assistants/search", metadata={"created_by": "system"}, limit=100)).json()
+    ident = next(one["assistant_id"] for one in found if one["graph_id"] == G)
+    for part in ("graph?xray=true", "schemas", "subgraphs"):
+        await asked("GET", f"/assistants/{ident}/{part}")
+    shown = (await asked("POST", "/threads/search", metadata={"graph_id": G}, limit=10)).json()
+    assert thread_id in [one["thread_id"] for one in shown]
+    history = (await asked("POST", f"/threads/{thread_id}/history", limit=1000)).json()
+    place = history[0]["checkpoint"]
+    now = (await asked("GET", f"/threads/{thread_id}/state")).json()
+    then = (await asked("GET", f"/threads/{thread_id}/state/{place['checkpoint_id']}?subgraphs=true")).json()
+    also = (await asked("POST", f"/threads/{thread_id}/state/checkpoint", checkpoint=place)).json()
+    assert now["values"] == then["values"] == also["values"]
+    streamed = await asked(
+        "POST",
+        f"/threads/{thread_id}/runs/stream",
+        assistant_id=ident,
+        input=say("and"),
+        stream_mode=["debug"],
+    )
+    assert "event: debug" in streamed.text
+
+
 async def test_a_body_of_plain_text_is_read_but_not_from_any_page(http) -> None:
     plain = {"content-type": "text/plain;charset=UTF-8"}
     assert (await http.post("/threads", content="{}", headers=plain)).status_code == 200
