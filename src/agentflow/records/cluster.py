@@ -25,6 +25,7 @@ LONGEST_FOLDER = 512  # Postgres cuts paths at 1,024
 LOG_LIMIT = 8 * 1024 * 1024
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's, and only measured
 SETTINGS: Mapping[str, str] = {
+    "max_connections": "300",  # eight workers take up to 34 each
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "random_page_cost": "1.1",
