@@ -121,7 +121,7 @@ Index(
     unique=True,
     postgresql_where=thread.c.client_ref.is_not(None),
 )
-Index("thread_user_ix", thread.c.tenant, thread.c.user_ref, thread.c.updated_at)
+Index("thread_user_ix", thread.c.tenant, thread.c.user_ref)
 
 run = Table(
     "run",
