@@ -387,6 +387,9 @@ async def test_a_body_of_plain_text_is_read_but_not_from_any_page(http) -> None:
         ),
         ("POST", "/runs/crons", '{"assistant_id": "five_steps", "schedule": "often"}', 422),
         ("POST", "/runs/wait", '{"assistant_id": "agent", "input": {"messages": []}}', 422),
+        ("POST", "/runs/wait", '{"assistant_id": "agent", "config": {"configurable": "x"}}', 422),
+        ("POST", "/runs/wait", '{"assistant_id": "agent", "checkpoint": {"checkpoint_id": 1}}', 422),
+        ("GET", "/threads/%00", None, 422),
     ],
 )
 async def test_bad_input_is_refused_in_one_sentence(http, method, path, body, code) -> None:
@@ -394,6 +397,29 @@ async def test_bad_input_is_refused_in_one_sentence(http, method, path, body, co
     assert answer.status_code == code
     assert list(answer.json()) == ["detail"]
     assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "params"),
+    [
+        ("/mcp", "tools/call", {"name": "ask", "arguments": {"question": 5, "thread_id": 7}}),
+        ("/mcp", "tools/call", {"name": {"a": 1}, "arguments": []}),
+        ("/mcp", "tools/call", {"name": "search_memory", "arguments": {"query": 5, "collection": {"a": 1}}}),
+        ("/a2a/agent", "message/send", {"message": {"contextId": 5, "parts": []}}),
+        ("/a2a/agent", "message/send", {"message": {"parts": 5}}),
+        ("/a2a/agent", "tasks/get", {"id": {"a": 1}}),
+    ],
+)
+async def test_what_other_agents_send_wrongly_is_told_in_their_protocol(http, path, method, params) -> None:
+    answer = await http.post(path, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+    assert (answer.status_code, answer.json()["id"]) == (200, 1)
+    assert answer.json()["error"]["message"]
+
+
+async def test_a_collection_that_is_no_text_is_no_collection(http) -> None:
+    asked = {"name": "search_memory", "arguments": {"query": "x", "collection": ["a"], "limit": "many"}}
+    answer = await http.post("/mcp", json={"id": 1, "method": "tools/call", "params": asked})
+    assert answer.json()["result"]["isError"] is False
 
 
 async def test_newer_clients_start_runs_and_answer_interrupts(client) -> None:

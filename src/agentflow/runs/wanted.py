@@ -37,6 +37,14 @@ def _named(given: Json) -> Json:
     return given
 
 
+def _configured(given: Json) -> Json:
+    """Settings of a run. Raises ValueError where LangGraph would break over them."""
+    if not isinstance(given.get("configurable"), dict | None):
+        raise ValueError("configurable is an object")  # noqa: TRY004 pydantic hears ValueError
+    return given
+
+
+Config = Annotated[Json, AfterValidator(_configured)]
 Checkpoint = Annotated[Json, AfterValidator(_named)]
 """A place in a thread's history, as clients name it."""
 
@@ -49,7 +57,7 @@ class RunWanted(BaseModel):
     assistant_id: str = Field(min_length=1, max_length=256)
     input: Any = None
     command: Json | None = None
-    config: Json | None = None
+    config: Config | None = None
     context: Json | None = None
     metadata: Json | None = None
     checkpoint: Checkpoint | None = None

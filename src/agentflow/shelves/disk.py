@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 import structlog
 
@@ -276,19 +277,21 @@ class DiskCache:
         for stray in set(room.iterdir()) - {room / name for name in NAMES}:
             stray.unlink()
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            _remove(room)
-        else:
-            _sync(room)
+        _sync(room)
+        try:
             room.replace(final)
-            _sync(final.parent)
+        except OSError:
+            if not final.exists():
+                raise
+            _remove(room)  # it was here before, or another process was faster
+        _sync(final.parent)
         self._remember(address, {"digest": files.sha256, "weights": weights, "sizes": sizes})
         return replace(files, folder=final)
 
     def _remember(self, address: str, known: dict[str, object]) -> None:
         index = self.folder / "index"
         index.mkdir(parents=True, exist_ok=True)
-        part = index / f"{_key(address)}.part"
+        part = index / f"{_key(address)}.{uuid4().hex}.part"
         part.write_text(json.dumps({"address": shown(address), **known}))
         part.replace(index / f"{_key(address)}.json")
 

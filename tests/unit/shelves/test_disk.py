@@ -208,6 +208,14 @@ async def test_a_second_process_fetches_but_removes_nothing(cache, tmp_path, sou
     assert second.find(AT) is None
 
 
+async def test_two_processes_fetch_the_same_at_once(cache, tmp_path, source) -> None:
+    both = [cache(tmp_path, source) for _ in range(2)]
+    first, second = await asyncio.gather(*(one.fetch(AT) for one in both))
+    assert (first, len(kept(tmp_path))) == (second, 1)
+    left = [path.suffix for path in (tmp_path / "cache").rglob("*") if path.suffix == ".part"]
+    assert left == []
+
+
 async def test_an_unknown_scheme_says_which_are_known(cache, tmp_path, source) -> None:
     with pytest.raises(AdapterError, match="known are hf"):
         await cache(tmp_path, source).fetch("ftp://x/y")

@@ -127,6 +127,8 @@ async def _begun(request: Request, chosen: Json, params: Json) -> tuple[Json, Fe
     if not isinstance(message, dict):
         raise BadInput("params.message is missing.", field="message")
     parts = message.get("parts") or []
+    if not isinstance(parts, list):
+        raise BadInput("params.message.parts is no list.", field="message.parts")
     texts = [
         str(one.get("text")) for one in parts if isinstance(one, dict) and one.get("kind", "text") == "text"
     ]

@@ -151,7 +151,7 @@ async def _memories(request: Request, given: Json) -> Json:
     most = limit if isinstance(limit, int) and 0 < limit <= MOST else 10
     vector = (await needs.embedder.embed([query]))[0]
     wanted = given.get("collection")
-    known = [wanted] if wanted in whole.settings.collections else list(whole.settings.collections)
+    known = [str(wanted)] if str(wanted) in whole.settings.collections else list(whole.settings.collections)
     found = [
         one
         for name in known

@@ -99,14 +99,14 @@ def uuid_of(text: str, field: str) -> str:
         ) from None
 
 
-def body_uuid(text: str | None, field: str) -> str | None:
+def body_uuid(given: object, field: str) -> str | None:
     """An id in a body. Raises BadInput."""
-    if text is None:
+    if given is None:
         return None
     try:
-        return str(UUID(text))
+        return str(UUID(str(given)))
     except ValueError:
-        raise BadInput(f"{field} is not a UUID: {text[:80]!r}.", field=field, value=text) from None
+        raise BadInput(f"{field} is not a UUID: {str(given)[:80]!r}.", field=field, value=given) from None
 
 
 async def given(request: Request, kind: type[Body]) -> Body:
