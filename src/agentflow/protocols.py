@@ -1,6 +1,6 @@
 """What the steps need of the world outside. Every protocol has a contract suite that fakes and real things pass."""
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -522,6 +522,10 @@ class Ledger(Protocol):
 
     async def abandoned(self, *, limit: int, known: Sequence[str] = ()) -> list[str]:
         """Ids of open runs whose lease has run out, oldest first, none of `known`."""
+        ...
+
+    async def open_runs(self) -> Mapping[int, int]:
+        """How many runs of each tenant have not ended, whoever works on them."""
         ...
 
 

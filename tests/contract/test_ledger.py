@@ -117,6 +117,16 @@ async def test_somebody_elses_thread_does_not_exist(ledger: Ledger) -> None:
         await ledger.find(lease.run_id, tenant=0, user="eve")
 
 
+async def test_open_runs_are_counted_by_tenant_until_they_end(ledger: Ledger) -> None:
+    assert await ledger.open_runs() == {}
+    lease = await accepted(ledger)
+    await ledger.accept(Request(text="and?", thread_id=lease.thread_id))
+    await ledger.accept(Request(text="hi", tenant=7))
+    assert await ledger.open_runs() == {0: 2, 7: 1}
+    await ledger.finish(lease, outcome())
+    assert await ledger.open_runs() == {0: 1, 7: 1}
+
+
 async def test_a_thread_goes_on_only_after_its_earlier_turn(ledger: Ledger) -> None:
     first = await accepted(ledger)
     second = await ledger.accept(Request(text="and?", thread_id=first.thread_id))

@@ -140,6 +140,23 @@ async def test_open_runs_are_bounded_in_all_and_per_tenant(world) -> None:
         assert w.worker.open.total() == 0
 
 
+async def test_what_a_tenant_has_open_elsewhere_counts_too(world) -> None:
+    async with world() as w:
+        w.worker.most = Most(of_tenant=2)
+        elsewhere = [(await w.ledger.accept(Request(text="hello"))).lease for _ in range(2)]
+        await w.worker.recover()
+        with pytest.raises(TooMany):
+            await w.worker.start(Request(text="hello"))
+        await (await w.worker.start(Request(text="hello", wanted_role="coder", tenant=1))).finished()
+        for lease in elsewhere:
+            await w.ledger.fail(lease, {"error": "EngineDown"}, final=True)
+        await w.worker.recover()
+        for _ in range(3):
+            await (await w.worker.start(Request(text="hello", wanted_role="coder"))).finished()
+        await w.worker.recover()
+        assert (dict(w.worker.everywhere), w.worker.since.total()) == ({}, 0)
+
+
 async def test_no_more_turns_run_at_once_than_there_are_seats(world) -> None:
     async with world() as w:
         w.worker.seats, w.engine.gate = Seats(2), asyncio.Event()

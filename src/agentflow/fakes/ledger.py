@@ -1,7 +1,8 @@
 """A ledger and a memory home in memory, for unit tests; they pass the suites the real ones pass."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -244,6 +245,10 @@ class FakeLedger:
             if one.record.status in OPEN and one.lease_until < self.clock() and run_id not in known
         ]
         return lost[:limit]
+
+    async def open_runs(self) -> Mapping[int, int]:
+        """See Ledger.open_runs."""
+        return Counter(one.record.tenant for one in self.runs.values() if one.record.status in OPEN)
 
     def _by_key(self, request: Request) -> RunRecord | None:
         for entry in self.runs.values():

@@ -1,6 +1,6 @@
 """The ledger: a turn is here before its first answered byte, and ends here in one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -222,6 +222,7 @@ select id from run where status in (0, 1) and lease_until < now() and (start_aft
   and id <> all(%(known)s::uuid[])
 order by started_at limit %(limit)s for update skip locked
 """
+OPEN_RUNS = "select tenant, count(*)::int from run where status in (0, 1) group by tenant"
 RELEASE = "update run set lease_until = now() - interval '1 second' where status in (0, 1)"
 
 
@@ -356,6 +357,12 @@ class PostgresLedger:
         async with self.connections.background() as connection:
             cursor = await connection.execute(ABANDONED, {"limit": limit, "known": list(known)})
             return [str(row[0]) for row in await cursor.fetchall()]
+
+    async def open_runs(self) -> Mapping[int, int]:
+        """See Ledger.open_runs."""
+        async with self.connections.background() as connection:
+            rows = await (await connection.execute(OPEN_RUNS)).fetchall()
+        return dict(rows)
 
     async def release_all(self) -> None:
         """End every lease: only for the sole owner of a database, at its start."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -35,7 +35,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Most:
-    """How many runs may be open in this process: of all tenants, and of one."""
+    """How many runs may be open: of all tenants in this process, and of one tenant in all processes."""
 
     runs: int = 4096
     of_tenant: int = 2048
@@ -54,6 +54,9 @@ class Worker:
     wakes: Wakes = field(default_factory=Wakes)
     feeds: dict[str, Feed] = field(default_factory=dict)
     open: Counter[int] = field(default_factory=Counter)
+    everywhere: Mapping[int, int] = field(default_factory=dict)
+    """Open runs by tenant, as the ledger had them at the last look; `since`: what has changed here."""
+    since: Counter[int] = field(default_factory=Counter)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     seated: set[str] = field(default_factory=set)
     """The runs that are executed here; of those in `tasks` the others wait."""
@@ -150,6 +153,7 @@ class Worker:
     async def recover(self) -> int:
         """Take over turns whose worker has gone, while there are seats; how many."""
         taken = 0
+        self.everywhere, self.since = await self.ledger.open_runs(), Counter()
         for run_id in await self.ledger.abandoned(limit=16, known=list(self.feeds)):
             with self.seats.tried() as seat:
                 if not seat.taken:
@@ -214,7 +218,8 @@ class Worker:
 
     def _has_room(self, tenant: int) -> None:
         """Raises TooMany, before anything is written."""
-        if len(self.tasks) < self.most.runs and self.open[tenant] < self.most.of_tenant:
+        theirs = max(self.open[tenant], self.everywhere.get(tenant, 0) + self.since[tenant])
+        if len(self.tasks) < self.most.runs and theirs < self.most.of_tenant:
             return
         self.metrics.refused.labels("runs").inc()
         raise TooMany(
@@ -255,6 +260,7 @@ class Worker:
     def _run(self, feed: Feed, tenant: int, lease: Lease | None, *, after: float = 0.0) -> Feed:
         self.feeds[feed.run_id] = feed
         self.open[tenant] += 1
+        self.since[tenant] += 1
         feed.meter = self.metrics.turn()
         if lease is not None:
             self.seated.add(feed.run_id)
@@ -280,6 +286,7 @@ class Worker:
             error = AgentflowError("Something broke inside agentflow; its log says what.")
         finally:
             self.open[tenant] -= 1
+            self.since[tenant] -= 1
             if feed.run_id in self.seated:
                 self.seated.discard(feed.run_id)
                 self.seats.give()

@@ -68,7 +68,9 @@ class LimitSettings(Section):
         "What waits for an answer or its time takes no place.",
     )
     runs: int = Field(4096, ge=1, description="Runs open in this process, waiting ones included.")
-    tenant_runs: int = Field(2048, ge=1, description="Those of one tenant.")
+    tenant_runs: int = Field(
+        2048, ge=1, description="Those of one tenant in all processes together, within some seconds."
+    )
 
     @model_validator(mode="after")
     def _readable(self) -> "LimitSettings":
