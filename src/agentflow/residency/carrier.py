@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Cache(Protocol):
-    """Fetched adapters on disk (shelves/disk.py)."""
+    """Fetched adapters on disk (shelves/disk)."""
 
     def find(self, address: str) -> AdapterFiles | None: ...
     def want(self, addresses: Collection[str]) -> None: ...

@@ -9,16 +9,14 @@ A folder appears under `kept` by one rename, after its files were checked and ar
 
 import asyncio
 import errno
-import fcntl
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -30,6 +28,9 @@ from agentflow.adapters.config import CONFIG_LIMIT
 from agentflow.egress import shown
 from agentflow.errors import AdapterError, FetchFailed, InvalidAdapter, NoRoom
 from agentflow.protocols import RemoteFile, Source
+from agentflow.shelves.disk.arrival import heard, resumable, silent, written
+from agentflow.shelves.disk.content import mismatch, verify, weights_digest
+from agentflow.shelves.disk.folders import disk_failed, key, octets_in, owned, remove, sync
 from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class DiskCache:
         """Whether this process may remove what is here. Asked the first time, it takes the folder if it is free."""
         with self._claiming:  # downloads ask from threads
             if not self._claimed:
-                self._claimed, self._lock = True, _owned(self.folder)
+                self._claimed, self._lock = True, owned(self.folder)
         return self._lock is not None
 
     def want(self, addresses: Collection[str]) -> None:
@@ -136,26 +137,26 @@ class DiskCache:
         here = await asyncio.to_thread(self.find, address)
         coming = self._coming.get(address)
         if here is not None and coming is None:
-            _verify(here, expected, address)
+            verify(here, expected, address)
             return here
         if coming is None:
             coming = asyncio.create_task(self._bounded(address, expected))
             self._coming[address] = coming
             coming.add_done_callback(lambda _: self._coming.pop(address, None))
         files = await asyncio.shield(coming)
-        _verify(files, expected, address)
+        verify(files, expected, address)
         return files
 
     def drop(self, address: str) -> None:
         """Remove what the address gave; its digest stays known."""
         known = self._known(address)
         if known is not None and self.is_owner:
-            _remove(self.folder / "kept" / known["digest"][:32])
+            remove(self.folder / "kept" / known["digest"][:32])
 
     def used(self) -> int:
         """Bytes of all that is kept or arriving."""
         folders = (*self._under("kept"), *self._under("arriving"))
-        return sum(_octets(folder) for folder in folders)
+        return sum(octets_in(folder) for folder in folders)
 
     async def close(self) -> None:
         """Stop downloads; the next start goes on with them."""
@@ -200,32 +201,32 @@ class DiskCache:
             async with asyncio.timeout(self._terms.silence):
                 files = await source.look(address, NAMES)
         except TimeoutError:
-            raise _silent(address, self._terms.silence) from None
+            raise silent(address, self._terms.silence) from None
         room = await asyncio.to_thread(self._room, address, sum(file.size or 0 for file in files))
         try:
             for file in files:
                 await self._download(source, address, file, room)
             return await asyncio.to_thread(self._accepted, address, room, expected)
         except InvalidAdapter:
-            _remove(room)
+            remove(room)
             raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _remove(room)
-            raise _disk_failed(address, self.folder, error) from error
+                remove(room)
+            raise disk_failed(address, self.folder, error) from error
 
     async def _download(self, source: Source, address: str, file: RemoteFile, folder: Path) -> None:
         limit = CONFIG_LIMIT if file.name == CONFIG else self._terms.limit
         promised = limit if file.size is None else min(limit, file.size)
-        part = folder / f"{file.name}.{_key(file.stamp or 'unknown')[:8]}.part"
+        part = folder / f"{file.name}.{key(file.stamp or 'unknown')[:8]}.part"
         target = folder / file.name
-        start = _resumable(part, file)
+        start = resumable(part, file)
         with part.open("r+b" if start else "wb") as out:
             out.seek(start)
-            blocks = _heard(source.read(address, file, start=start), self._terms.silence, address)
+            blocks = heard(source.read(address, file, start=start), self._terms.silence, address)
             async with aclosing(blocks):
                 async for block in blocks:
-                    start = _written(out, start, block, promised, address)
+                    start = written(out, start, block, promised, address)
             out.flush()
             await asyncio.to_thread(os.fsync, out.fileno())
         if file.size is not None and start != file.size:
@@ -239,12 +240,10 @@ class DiskCache:
 
     def _room(self, address: str, octets: int) -> Path:
         """The folder of the download, with room on the disk. Raises NoRoom."""
-        room = (
-            self.folder / "arriving" / (_key(address) if self.is_owner else f"{_key(address)}-{os.getpid()}")
-        )
+        room = self.folder / "arriving" / (key(address) if self.is_owner else f"{key(address)}-{os.getpid()}")
         room.mkdir(parents=True, exist_ok=True)
         self._make_room(octets)
-        free = shutil.disk_usage(self.folder).free + _octets(room)
+        free = shutil.disk_usage(self.folder).free + octets_in(room)
         if octets > free:
             raise NoRoom(
                 f"{shown(address)} needs {octets} bytes, but the disk of {self.folder} has {free} left. "
@@ -262,42 +261,42 @@ class DiskCache:
         for folder in sorted(idle, key=lambda one: one.stat().st_mtime):
             if not self.is_owner or self.used() + octets <= self.capacity:
                 return
-            _remove(folder)
+            remove(folder)
 
     def _accepted(self, address: str, room: Path, expected: str | None) -> AdapterFiles:
         """Judge the files, then give them their final name. Runs in a thread: it hashes."""
         files = self._inspect(room)
-        weights = _weights_digest(room)
+        weights = weights_digest(room)
         if expected is None:
             log.warning("adapter trusted at first sight", address=shown(address), sha256=weights)
         elif expected not in (weights, files.sha256):
-            raise _mismatch(address, expected, weights)
+            raise mismatch(address, expected, weights)
         sizes = {name: (room / name).stat().st_size for name in NAMES}
         final = self.folder / "kept" / files.sha256[:32]
         for stray in set(room.iterdir()) - {room / name for name in NAMES}:
             stray.unlink()
         final.parent.mkdir(parents=True, exist_ok=True)
-        _sync(room)
+        sync(room)
         try:
             room.replace(final)
         except OSError:
             if not final.exists():
                 raise
-            _remove(room)  # it was here before, or another process was faster
-        _sync(final.parent)
+            remove(room)  # it was here before, or another process was faster
+        sync(final.parent)
         self._remember(address, {"digest": files.sha256, "weights": weights, "sizes": sizes})
         return replace(files, folder=final)
 
     def _remember(self, address: str, known: dict[str, object]) -> None:
         index = self.folder / "index"
         index.mkdir(parents=True, exist_ok=True)
-        part = index / f"{_key(address)}.{uuid4().hex}.part"
+        part = index / f"{key(address)}.{uuid4().hex}.part"
         part.write_text(json.dumps({"address": shown(address), **known}))
-        part.replace(index / f"{_key(address)}.json")
+        part.replace(index / f"{key(address)}.json")
 
     def _known(self, address: str) -> Json | None:
         try:
-            found: Json = json.loads((self.folder / "index" / f"{_key(address)}.json").read_text())
+            found: Json = json.loads((self.folder / "index" / f"{key(address)}.json").read_text())
         except (OSError, ValueError):
             return None
         return found if isinstance(found.get("digest"), str) and found["digest"].isalnum() else None
@@ -317,121 +316,3 @@ class DiskCache:
                 value=shown(address),
             )
         return self._sources[scheme]
-
-
-# --- small steps -------------------------------------------------------------------------------
-
-
-async def _heard(blocks: AsyncGenerator[bytes], silence: float, address: str) -> AsyncGenerator[bytes, None]:
-    """The blocks, each within `silence` seconds."""
-    async with aclosing(blocks):
-        while True:
-            try:
-                yield await asyncio.wait_for(anext(blocks), silence)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise _silent(address, silence) from None
-
-
-def _written(out: BinaryIO, start: int, block: bytes, promised: int, address: str) -> int:
-    """The new position; an empty block means that the source begins anew."""
-    if not block:
-        out.seek(0)
-        out.truncate()
-        return 0
-    if start + len(block) > promised:
-        raise FetchFailed(
-            f"{shown(address)} sends more than the {promised} bytes it may or said it would.",
-            field="lora_path",
-            value=shown(address),
-        )
-    out.write(block)
-    return start + len(block)
-
-
-def _resumable(part: Path, file: RemoteFile) -> int:
-    """Bytes already here of exactly this content; 0 where the source cannot tell contents apart."""
-    if not file.stamp or not part.exists():
-        return 0
-    have = part.stat().st_size
-    return have if file.size is None or have <= file.size else 0
-
-
-def _verify(files: AdapterFiles, expected: str | None, address: str) -> None:
-    """For those who joined a download that was begun with other expectations."""
-    if expected is not None and expected != files.sha256:
-        weights = _weights_digest(files.folder)
-        if expected != weights:
-            raise _mismatch(address, expected, weights)
-
-
-def _weights_digest(folder: Path) -> str:
-    with (folder / WEIGHTS).open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
-def _mismatch(address: str, expected: str, found: str) -> InvalidAdapter:
-    return InvalidAdapter(
-        f"{shown(address)} is not what sha256 names: its weights have {found}, expected was {expected}. "
-        "Correct sha256, or find out who changed the file.",
-        field="sha256",
-        value=expected,
-    )
-
-
-def _silent(address: str, silence: float) -> FetchFailed:
-    return FetchFailed(
-        f"{shown(address)} sent nothing for {silence:g} s.",
-        field="lora_path",
-        value=shown(address),
-        retry_after=5,
-    )
-
-
-def _disk_failed(address: str, folder: Path, error: OSError) -> AdapterError:
-    way = "Free some room, or name another disk in model.disk.path."
-    return NoRoom(
-        f"{shown(address)} cannot be kept in {folder}: {error.strerror}. {way}",
-        field="model.disk.path",
-        value=str(folder),
-        retry_after=60,
-    )
-
-
-def _key(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:24]
-
-
-def _octets(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-def _remove(folder: Path) -> None:
-    """Out of sight in one step, then away: nobody sees half a folder."""
-    leaving = folder.with_name(f"{folder.name}.leaving")
-    try:
-        folder.replace(leaving)
-    except OSError:
-        return
-    shutil.rmtree(leaving, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _owned(folder: Path) -> BinaryIO | None:
-    """The folder's lock, held as long as it is open; None while another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
