@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.memory.postgres import PostgresMemory
+from agentflow.memory.postgres.statements import EXACT, Reach
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.memories import Archive
@@ -86,11 +87,13 @@ def test_an_entry_is_packed_alike_here_and_there_and_loses_no_more_than_counts_a
 
 
 @pytest.mark.parametrize("vector", [None, np.float32([1, 0])], ids=["by words", "by both"])
+@pytest.mark.parametrize("reach", [EXACT, Reach(own_postings=75)], ids=["all words", "rare words"])
 async def test_a_scope_read_whole_is_searched_as_with_postings(
-    connections: Connections, scopes: Scopes, vector
+    connections: Connections, scopes: Scopes, monkeypatch: pytest.MonkeyPatch, vector, reach: Reach
 ) -> None:
     await added(connections, scopes, range(70), "dog {0} barks at number {0}")
     await added(connections, scopes, range(90, 160), "the cat {} sleeps")
+    monkeypatch.setattr("agentflow.memory.postgres.home.EXACT", reach)
     home = PostgresMemory(connections, scopes)
     questions = ["cat 99", "does dog 7 bark?", "number", "nothing of it"]
     whole = [await home.search(MINE, question, vector, 20) for question in questions]

@@ -75,7 +75,7 @@ class PostgresMemory:
             reply = await self._reply(scope.owner, place, reach, parameters, posted=reply.posted)
         if reply is None or reply.texts is None:
             return []
-        return recollections(reply, asked, scope, k, width=reach.width, nearest=nearest)
+        return recollections(reply, asked, scope, k, reach=reach, nearest=nearest)
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""

@@ -10,10 +10,11 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from agentflow.memory.postgres.statements import RELATED, Reach
 from agentflow.protocols import Scope
 from agentflow.retrieval.bm25 import contributions, counts, idf
 from agentflow.retrieval.candidates import candidates
-from agentflow.retrieval.fusion import Pool, Ranked, Related, Weights, ranked
+from agentflow.retrieval.fusion import Pool, Ranked, Related, ranked
 from agentflow.retrieval.terms import Question
 from agentflow.turn import Recollection, Why
 
@@ -90,24 +91,19 @@ class Terms:
 
 
 def recollections(
-    reply: Reply, asked: Question, scope: Scope, k: int, *, width: int, nearest: Sequence[int] | None
+    reply: Reply, asked: Question, scope: Scope, k: int, *, reach: Reach, nearest: Sequence[int] | None
 ) -> list[Recollection]:
-    """The best `k`. Of a scope read whole, candidates are the `width` best by words and by meaning (`nearest`: as
-    another place knows it), and what stands around them.
+    """The best `k`. Of a scope read whole, candidates are chosen here as Postgres does with postings: the best by words
+    and by meaning (`nearest`: as another place knows it), and what stands around them.
     """
     rows = np.frombuffer(reply.rows or b"", ROW)
     terms = _terms(reply, rows)
     if reply.posted:
         kept = np.unique(rows["id"], return_index=True)[1]  # a row between two hits comes with both
     else:
+        scores = _by_words(reply, rows, terms, reach)
         kept = candidates(
-            rows["id"],
-            rows["session"],
-            rows["seq"],
-            _by_words(reply, rows, terms),
-            rows["cosine"],
-            width,
-            nearest,
+            rows["id"], rows["session"], rows["seq"], scores, rows["cosine"], reach.width, nearest
         )
     best = ranked(_pool(reply, rows[kept], terms.found[kept], terms, asked), k)
     places = [int(kept[one.row]) for one in best]
@@ -133,10 +129,26 @@ def _terms(reply: Reply, rows: NDArray[np.void]) -> Terms:
     return terms if reply.posted else terms.of(np.any(terms.found, axis=0))
 
 
-def _by_words(reply: Reply, rows: NDArray[np.void], terms: Terms) -> NDArray[np.float64]:
-    worth = terms.weights * np.where(terms.shares == 1, 1.0, Weights().related * terms.shares)
+def _by_words(reply: Reply, rows: NDArray[np.void], terms: Terms, reach: Reach) -> NDArray[np.float64]:
+    own = terms.shares == 1
+    asked = _rarest(terms, own, reach.own_postings, least=1) | _rarest(
+        terms, ~own, reach.near_postings, least=0
+    )
+    worth = terms.weights * np.where(own, 1.0, RELATED * terms.shares) * asked
     scores: NDArray[np.float64] = contributions(terms.found, rows["length"], worth, reply.mean).sum(axis=1)
     return scores
+
+
+def _rarest(terms: Terms, which: NDArray[np.bool_], budget: int, *, least: int) -> NDArray[np.bool_]:
+    """Those of some terms that a search asks for: rarest first, until they occur in more memories than its budget."""
+    some = np.flatnonzero(which)
+    frequencies = np.count_nonzero(terms.found[:, some], axis=0)
+    order = np.lexsort((terms.numbers[some], frequencies))
+    within = np.cumsum(frequencies[order]) <= budget
+    within[:least] = True
+    rarest = np.zeros(len(which), np.bool_)
+    rarest[some[order[within]]] = True
+    return rarest
 
 
 def _pool(
