@@ -7,7 +7,7 @@ tasks; their ends stir it again.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from agentflow.protocols import Engine, Outlook
 from agentflow.residency import cold, plan
 from agentflow.residency.carrier import Carrier, Shelves
 from agentflow.residency.cast import Cast
+from agentflow.residency.census import Census
 from agentflow.residency.measures import Measures
 from agentflow.residency.places import Place
 from agentflow.residency.plan import Budgets, Tier
@@ -32,8 +33,6 @@ from agentflow.turn import Json
 log = structlog.get_logger(__name__)
 LEASE = 10.0
 """Seconds that a warm-up of a turn protects its adapter beyond the expected load, until the turn holds it."""
-RECENT = 600.0
-"""After an engine's restart what was used within so many seconds comes back by itself."""
 DRAIN = 10.0
 """Seconds that an unload asked for by people waits for turns to end."""
 LOOK = 0.5
@@ -67,7 +66,6 @@ class AdapterKeeper:
         self.engine = engine
         self.clock = clock
         self.troubled = asyncio.Event()
-        self.engine_fault: str | None = None
         shelves = shelves or Shelves()
         self._cache = shelves.cache
         self._cast = Cast(self._now)
@@ -83,9 +81,8 @@ class AdapterKeeper:
             ended=self._ended,
             stir=self._stir,
         )
-        self._restarts = engine.restarts
+        self._census = Census(engine, self._cast, self._carrier, self._measures, self._wishes, self._now)
         self._closed = False
-        self._has_stock = False
         self._cast.adopt(roster)
         self._want_addresses()
 
@@ -98,6 +95,11 @@ class AdapterKeeper:
     def tally(self) -> Tally:
         """What was counted, for metrics."""
         return self._measures.tally
+
+    @property
+    def engine_fault(self) -> str | None:
+        """Why the engine did not answer when it was asked last."""
+        return self._census.fault
 
     # --- what turns ask
 
@@ -267,21 +269,9 @@ class AdapterKeeper:
     async def reconcile(self) -> None:
         """Compare with what the engine says it has; bring back what it lost and somebody needs."""
         async with self._carrier.turn:
-            health = await self.engine.health()
-            self.engine_fault = None if health.ok else health.detail
-            if not health.ok:
-                for place in self._cast:
-                    if place.speaks and "vram" not in place.leaving:
-                        self._lost(place)
-                return
-            listed = {one.name: one.tier for one in await self.engine.loaded()}
-            if self.engine.restarts != self._restarts:
-                self._restarts = self.engine.restarts
-                self.tally.restarts += 1
-            self._compare(listed)
-            if not self._has_stock:
-                await self._take_stock(listed)
-        self._stir()
+            answered = await self._census.take()
+        if answered:
+            self._stir()
 
     async def settled(self) -> None:
         """Until nothing moves."""
@@ -446,41 +436,3 @@ class AdapterKeeper:
                 await self._carrier.pin(place.name)
             elif before == "vram" and place.pin != "vram":
                 await self.engine.unpin(place.name)
-
-    # --- the engine's own view
-
-    def _compare(self, listed: Mapping[str, str]) -> None:
-        """`listed` is what the engine has. A difference is drift; what is not ours is counted and left alone."""
-        ours = {place.name: place for place in self._cast if place.name is not None}
-        self.tally.foreign = len(set(listed) - set(ours))
-        for name, place in ours.items():
-            if "vram" in place.moving or "vram" in place.leaving:
-                continue
-            if place.speaks and name not in listed:
-                self._lost(place)
-            elif not place.speaks and listed.get(name) == "vram":
-                self.tally.drift += 1
-                place.tiers.add("vram")
-                place.tell()
-
-    async def _take_stock(self, listed: Mapping[str, str]) -> None:
-        """Once, after the engine has told what it still opens: copies of an earlier process are ours again."""
-        self._has_stock = True
-        ours = {place.name for place in self._cast if place.name is not None}
-        here = await self._carrier.stock({*ours, *listed})
-        for place in self._cast:
-            if place.name in here and "ram" not in place.moving:
-                place.tiers.add("ram")
-                self._measures.found(place)
-
-    def _lost(self, place: Place) -> None:
-        """The engine has forgotten it: bring it back if somebody holds it, pinned it or used it lately."""
-        self.tally.drift += 1
-        place.tiers.discard("vram")
-        if self._carrier.rests_in_engine:
-            place.tiers.discard("ram")
-        log.warning("adapter lost by the engine", adapter=place.name)
-        recent = place.uses > 0 and self.clock() - place.last_used < RECENT
-        if place.retired is None and (place.holds or place.pin == "vram" or recent or self.on_duty(place)):
-            self._wishes.add(place, "start", "vram", None)
-        place.tell()
