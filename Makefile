@@ -19,7 +19,7 @@ AEGRA := .venv-aegra
 # Aegra asks for Python 3.12.
 AEGRA_PYTHON ?= python3.12
 
-.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-n8n test-haystack fuzz conformance bench-doors serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
+.PHONY: demo test check install format test-vllm test-llamacpp test-studio test-n8n test-haystack fuzz conformance bench-doors bench-streams serve migrate schema lock bench bench-memory bench-residency bench-many bench-gpu bench-routing clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -75,6 +75,9 @@ bench-doors: $(VENV)/.ready-dev
 	@test -d $(AEGRA) || { $(AEGRA_PYTHON) -m venv $(AEGRA) && $(AEGRA)/bin/pip install --quiet -r requirements/aegra.txt; } \
 	  || { rm -rf $(AEGRA); echo "Aegra is left out: it cannot be installed"; }
 	$(BIN)/python benchmarks/doors.py $$(test -d $(AEGRA) && echo --aegra $(AEGRA)/bin/python)
+
+bench-streams: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/streams.py
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/turn.py

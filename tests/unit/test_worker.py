@@ -193,6 +193,16 @@ async def test_what_waits_for_a_seat_is_left_to_others_when_the_process_ends(wor
         assert [one and one.run_id for one in taken] == [feeds[0].run_id, feeds[1].run_id, None]
 
 
+async def test_a_turn_that_is_stopped_before_its_first_step_ends_too(world) -> None:
+    async with world() as w:
+        feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
+        w.worker.halt(feed.run_id, "left")
+        async with asyncio.timeout(5):
+            await feed.ended()
+        assert (w.worker.tasks, w.worker.attempts.stops, w.worker.seats.taken) == ({}, {}, 0)
+        assert (await w.ledger.find(feed.run_id, tenant=0)).status == "cancelled"
+
+
 async def test_an_engine_that_is_down_fails_the_turn_and_the_same_key_tries_again(world) -> None:
     async with world() as w:
         w.engine.failure = EngineDown("nothing answers")

@@ -51,7 +51,8 @@ class Attempts:
         """Stop a run that the task works on; `how` is "interrupt", "rollback" or "left"."""
         if run_id not in self.stops:
             self.stops[run_id] = how
-            task.cancel()
+            # Not before its first step, which would then never come, nor what ends a run.
+            asyncio.get_running_loop().call_soon(task.cancel)
 
     async def execute(self, feed: Feed, lease: Lease) -> None:
         """To the committed end. Raises what ended the run, and CancelledError when this process ends."""
