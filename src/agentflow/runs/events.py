@@ -65,7 +65,8 @@ class Stream:
 
     def add(self, name: str, data: object) -> None:
         """Append an event."""
-        event = Event(self.last + 1, int(self.clock() * 1000), name, encoded(data))
+        # A copy: what orjson returns holds on to the buffer it was written in, several KiB for a small event.
+        event = Event(self.last + 1, int(self.clock() * 1000), name, bytes(memoryview(encoded(data))))
         self.take(event)
         if self.kept is not None:
             self.kept(event)
