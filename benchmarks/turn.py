@@ -27,7 +27,7 @@ import psycopg
 from agentflow.fakes.vllm import serve
 
 CONFIG = """
-model: {engine: vllm, url: "%s"}
+model: {engine: vllm, url: "%s", slots: 3}
 roles:
   philosopher: {description: questions of meaning, examples: ["What is justice?"], lora_path: "tiny:philosopher"}
   coder: {description: programming, examples: ["Write a function"], lora_path: "tiny:coder"}
