@@ -14,7 +14,7 @@ import typer
 from agentflow import __version__, telemetry
 from agentflow.cli import house
 from agentflow.cli.later import later
-from agentflow.cli.port import listening
+from agentflow.cli.port import listening, widened
 from agentflow.cli.terminal import Screen, err, out, steps
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.prompt import Json
@@ -242,6 +242,7 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
     from agentflow.cli.door import door
 
     house.starting()
+    widened()
     taken = listening(place.settings.server) if inherited is None else socket.socket(fileno=inherited)
     async with AsyncExitStack() as stack:
         with steps("starting") as progress:

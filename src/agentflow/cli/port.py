@@ -1,10 +1,14 @@
-"""The port to listen on."""
+"""The port to listen on, and how many may come."""
 
 import errno
+import resource
 import socket
 
 from agentflow.errors import StartError
 from agentflow.settings.schema import Server
+
+FILES = 65_536
+"""Open files of a process: two for each stream that is followed."""
 
 
 def way_out(error: Exception) -> str:
@@ -36,3 +40,14 @@ def listening(server: Server) -> socket.socket:
             value=server.port,
         ) from error
     return taken
+
+
+def widened() -> None:
+    """Let this process open as many files as the machine allows it, up to FILES.
+
+    Shells and service managers begin with 1,024, which a few hundred streams use up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
