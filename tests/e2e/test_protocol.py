@@ -115,7 +115,24 @@ async def test_what_a_node_raises_is_told_and_stays_with_the_thread(client) -> N
     assert events[-1].data == {"error": "ValueError", "message": "it broke as asked"}
     found = await client.threads.get(one)
     assert (found["status"], found["error"]["message"]) == ("error", "it broke as asked")
+    assert (told(found["values"]), found["values"]["voice"]) == (["break"], "plain")
     assert (await client.threads.get_state(one))["next"] == ["gather"]
+
+
+async def test_a_run_that_never_returns_is_ended_and_says_so(founded) -> None:
+    house = founded("")
+    file = house.folder / "agentflow.yaml"
+    file.write_text(file.read_text().replace("server: {port: 0}", "server: {port: 0, turn_seconds: 1s}"))
+    house.start("--graphs", str(GRAPHS)).close()
+    async with get_client(url=house.address) as client:
+        t = await thread(client)
+        events = await collected(client.runs.stream(t, G, input=say("slowly"), stream_mode="updates"))
+        found = await client.threads.get(t)
+        (run,) = await client.runs.list(t)
+    error = {"error": "EngineTimeout", "message": "The turn took longer than server.turn_seconds = 1."}
+    assert (events[-1].event, events[-1].data) == ("error", error)
+    assert (found["status"], found["error"], told(found["values"])) == ("error", error, ["slowly"])
+    assert run["status"] == "timeout"
 
 
 async def test_an_interrupt_waits_for_its_answer(client) -> None:

@@ -11,7 +11,6 @@ import structlog
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
-    EngineTimeout,
     GraphFailed,
     LeaseLost,
     TurnFailed,
@@ -19,6 +18,7 @@ from agentflow.errors import (
 from agentflow.graph import Graph
 from agentflow.protocols import Lease, Ledger, Owner
 from agentflow.runs.feed import Feed
+from agentflow.runs.limit import within
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.telemetry import Metrics
 from agentflow.telemetry.traces import NoSpans, Spans
@@ -59,26 +59,24 @@ class Attempts:
         if lease.attempt > 1:
             self.metrics.attempts.inc()
         if lease.attempt > MAX_ATTEMPTS:
-            raise await self._failed(lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
+            raise await self._failed(feed, lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
         try:
-            async with asyncio.timeout(self.turn_seconds), self._heartbeat(lease):
+            async with self._heartbeat(lease):
                 with self.spans.turn(run_id=lease.run_id, thread_id=lease.thread_id, attempt=lease.attempt):
                     await self._stream(feed, lease)
-        except TimeoutError:
-            message = f"The turn took longer than server.turn_seconds = {self.turn_seconds:g}."
-            raise await self._failed(lease, EngineTimeout(message)) from None
         except asyncio.CancelledError:
             await self._left(feed, lease)
         except LeaseLost:
             raise
         except AgentflowError as error:
             if feed.result is None:
-                raise await self._failed(lease, error) from error
+                raise await self._failed(feed, lease, error) from error
             log.warning(
                 "turn is written, but its checkpoint is not", run_id=lease.run_id, reason=error.message
             )
         except Exception:
-            await self._failed(lease, AgentflowError("Something broke inside agentflow; its log says what."))
+            broken = AgentflowError("Something broke inside agentflow; its log says what.")
+            await self._failed(feed, lease, broken)
             raise
         self.remembered()
 
@@ -93,7 +91,7 @@ class Attempts:
 
     async def _stream(self, feed: Feed, lease: Lease) -> None:
         if lease.work is not None:
-            await self._of_protocol.execute(feed, lease)
+            await self._of_protocol.execute(feed, lease, seconds=self.turn_seconds)
             return
         graph = self.graph.copy({"checkpointer": self.saver(lease.owner)})
         config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
@@ -103,8 +101,9 @@ class Attempts:
             "lease": asdict(lease),
             "given": lease.given,
         }
-        async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
-            feed.add(event)
+        async with within(self.turn_seconds):
+            async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
+                feed.add(event)
 
     @contextlib.asynccontextmanager
     async def _heartbeat(self, lease: Lease) -> AsyncIterator[None]:
@@ -138,11 +137,11 @@ class Attempts:
         finally:
             beating.cancel()
 
-    async def _failed(self, lease: Lease, error: AgentflowError) -> AgentflowError:
+    async def _failed(self, feed: Feed, lease: Lease, error: AgentflowError) -> AgentflowError:
         """Record the reason and return the error to raise. A database that is down leaves it to the janitor."""
         try:
             if self.protocol is not None and lease.work is not None:
-                await self.protocol.failed(lease, as_json(error))
+                await self.protocol.failed(feed, lease, as_json(error))
             else:
                 await self.ledger.fail(lease, as_json(error), final=True)
         except DatabaseDown as down:

@@ -64,6 +64,10 @@ class Outcome:
             self.interrupted = True
             self.interrupts = (*self.interrupts, *chunk["__interrupt__"])
 
+    def state(self) -> str | None:
+        """The values as a thread keeps them; None: there are none yet."""
+        return None if self.values is None else storable(_without_interrupt(self.values))
+
     def shown(self) -> Any:
         """The answer to who waits for the run."""
         if not self.interrupts or not isinstance(self.values, dict):
@@ -114,8 +118,7 @@ class GraphRuns:
             await self.runs.forget_thread(lease)
             return
         status = "interrupted" if outcome.interrupted else "idle"
-        state = None if outcome.values is None else storable(_without_interrupt(outcome.values))
-        await self.runs.finish(lease, Ending("success", status, state, interrupts), beside=steps)
+        await self.runs.finish(lease, Ending("success", status, outcome.state(), interrupts), beside=steps)
 
     async def _failed(self, lease: Lease, error: Exception) -> GraphFailed:
         log.warning("graph raised", graph=lease.graph, run_id=lease.run_id, exc_info=error)

@@ -9,10 +9,12 @@ from agentflow.errors import AgentflowError, DatabaseDown
 from agentflow.protocols import Lease, Ledger
 from agentflow.records.accepting import Accepting
 from agentflow.records.events import EventLog
-from agentflow.records.runs import Runs
+from agentflow.records.runs import Ending, Runs
 from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
 from agentflow.runs.graphs import GraphRuns
+from agentflow.runs.limit import within
+from agentflow.runs.registry import OWN
 from agentflow.runs.wakes import Wakes
 from agentflow.turn import Json
 
@@ -72,14 +74,15 @@ class ProtocolRuns:
         """Another process has executed it, or nobody: what was to be logged here is dropped."""
         self.owed.pop(run_id, None)
 
-    async def execute(self, feed: Feed, lease: Lease) -> None:
-        """Run to the committed end; what is logged is logged before that."""
+    async def execute(self, feed: Feed, lease: Lease, *, seconds: float) -> None:
+        """Run to the committed end; what is logged is logged before that. EngineTimeout after `seconds`."""
         stream = feed.stream or Stream(feed.run_id)
         if lease.attempt > 1:
             stream.go_on(await self.log.last(lease.owner, lease.run_id) + AHEAD)
         flushing = asyncio.create_task(self._flushing(lease))
         try:
-            await self.graphs.execute(lease, stream, feed.outcome, before_end=lambda: self._flush(lease))
+            async with within(seconds):
+                await self.graphs.execute(lease, stream, feed.outcome, before_end=lambda: self._flush(lease))
             feed.outcome.written = True
         except AgentflowError as error:
             stream.add("error", error_shown(error))
@@ -94,12 +97,14 @@ class ProtocolRuns:
         await self.graphs.stopped(lease, how, feed.outcome.told)
         feed.outcome.written = True
 
-    async def failed(self, lease: Lease, error: Json) -> None:
-        """Write why the run failed. Raises LeaseLost and DatabaseDown."""
+    async def failed(self, feed: Feed, lease: Lease, error: Json) -> None:
+        """Write why the run failed, and how far its thread has come. Raises LeaseLost and DatabaseDown."""
         if (lease.work or {}).get("on_completion") == "delete":
             await self.runs.forget_thread(lease)
-        else:
+        elif lease.graph == OWN:
             await self.ledger.fail(lease, error, final=True)
+        else:
+            await self.runs.finish(lease, Ending("error", "error", feed.outcome.state(), error=error))
 
     async def _flushing(self, lease: Lease) -> None:
         owed = self.owed.setdefault(lease.run_id, Owed())
