@@ -433,16 +433,17 @@ def test_a_thread_may_be_named_in_the_metadata(sdk) -> None:
 
 
 def test_a_builder_that_names_no_thread_is_stateless(client) -> None:
-    agent = {"user-agent": "langchainjs-openai/1.0.0 ((node/v24.21.0; linux; x64))"}
+    whose = {"x-agentflow-user": "builder"}
+    agent = {**whose, "user-agent": "langchainjs-openai/1.0.0 ((node/v24.21.0; linux; x64))"}
     body = {
         "model": "agentflow/coder",
         "messages": [{"role": "user", "content": "My parrot is called Polly"}],
     }
+    question = {"input": "How is my parrot called?", "role": "coder"}
     client.post("/v1/chat/completions", json=body, headers=agent)
-    told = client.post("/invoke", json={"input": "How is my parrot called?", "role": "coder"}).json()
-    assert "My parrot is called Polly" not in [one["content"] for one in told["memories"]]
+    assert client.post("/invoke", json=question, headers=whose).json()["memories"] == []
     client.post("/v1/chat/completions", json=body, headers={**agent, "x-thread-id": "n8n-1"})
-    told = client.post("/invoke", json={"input": "How is my parrot called?", "role": "coder"}).json()
+    told = client.post("/invoke", json=question, headers=whose).json()
     assert "My parrot is called Polly" in [one["content"] for one in told["memories"]]
 
 

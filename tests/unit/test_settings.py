@@ -123,7 +123,7 @@ def test_what_is_not_yaml_is_told_with_line_and_column() -> None:
 
 
 def test_a_list_is_not_a_configuration() -> None:
-    with pytest.raises(ConfigError, match="must be a list of keys"):
+    with pytest.raises(ConfigError, match="must hold keys such as `roles:`, not a list"):
         parse("- a\n- b\n")
 
 
