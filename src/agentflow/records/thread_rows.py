@@ -13,7 +13,6 @@ from agentflow.records.branches import PARTS
 from agentflow.records.connections import Connections
 from agentflow.turn import Json
 
-STATUSES = ("idle", "busy", "interrupted", "error")
 _STATUS = """case when exists (select from run where run.thread_id = thread.id and run.status in (0, 1)
   and (run.start_after is null or run.start_after <= now())) then 'busy' else thread.status end"""
 _COLUMNS = f"id, created_at, updated_at, state_at, meta, {_STATUS} as status, state, interrupts, error"
