@@ -66,7 +66,7 @@ class House:
         """SIGTERM: an orderly end."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=60)
 
     def postgres(self) -> list[int]:
         """Process ids of the embedded server in this folder."""

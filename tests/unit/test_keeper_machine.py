@@ -140,11 +140,14 @@ class Player:
 
 STUCK = "guess a fail a fail a edit a unload a unload a guess a pin c warm a unload b edit d forget a warm d wait a"
 """Once, two that spoke and rest in memory, which was full, could not leave VRAM for a turn that waited."""
+RACE = "warm b forget a release a release a forget a hold b"
+"""Once, what the engine forgot in the very step in which it had arrived was believed to speak."""
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(acts)
 @example(list(zip(STUCK.split()[::2], STUCK.split()[1::2], strict=True)))
+@example(list(zip(RACE.split()[::2], RACE.split()[1::2], strict=True)))
 def test_no_sequence_of_events_hurts(played) -> None:
     async def run() -> None:
         player = Player()

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from agentflow.ending import ended
+
 _T = TypeVar("_T")
 
 
@@ -33,9 +35,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
             raise Gone
         return await doing
     finally:
-        watching.cancel()
-        doing.cancel()
-        await asyncio.gather(doing, watching, return_exceptions=True)
+        await ended([doing, watching])
 
 
 async def _hung_up(request: Request) -> None:

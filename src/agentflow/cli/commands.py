@@ -241,14 +241,14 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
     telemetry.configure(readable=err.is_terminal, level="info", content=place.settings.telemetry.content)
     from agentflow.cli.door import door
 
-    house.starting()
+    stop = house.starting()
     widened()
     taken = listening(place.settings.server) if inherited is None else socket.socket(fileno=inherited)
     async with AsyncExitStack() as stack:
         with steps("starting") as progress:
             address = await stack.enter_async_context(door(place, progress=progress, on=taken))
         out.print(f"agentflow listens on {address} · {address}/docs · Ctrl-C ends it", soft_wrap=True)
-        await house.until_signal(child=inherited is not None)
+        await house.until_signal(stop, child=inherited is not None)
 
 
 async def _chat(place: Place, role: str | None) -> None:

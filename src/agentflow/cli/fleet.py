@@ -24,28 +24,30 @@ from agentflow.wiring.choices import database
 log = structlog.get_logger(__name__)
 PAUSE = 1.0
 """Seconds before a child that died is started again."""
-PATIENCE = 40.0
-"""Seconds that a child has to end in order."""
+PATIENCE = 10.0
+"""Seconds that a child has to end in order, beyond what it waits for requests and then for turns."""
 
 
 async def serve(place: Place, arguments: Sequence[str], count: int, progress: Progress) -> None:
     """Run `count` children with these arguments of `agentflow serve` until a signal comes."""
+    stop = house.starting()
     async with AsyncExitStack() as stack:
         taken = listening(place.settings.server)
         stack.callback(taken.close)
         taken.listen(1024)
         dsn = await database(place, stack, progress)
         await asyncio.to_thread(migrate, dsn)
-        children = [asyncio.create_task(_kept(taken, dsn, arguments)) for _ in range(count)]
+        patience = 2 * place.settings.server.drain + PATIENCE
+        children = [asyncio.create_task(_kept(taken, dsn, arguments, patience)) for _ in range(count)]
         try:
-            await house.until_signal()
+            await house.until_signal(stop)
         finally:
             for child in children:
                 child.cancel()
             await asyncio.gather(*children, return_exceptions=True)
 
 
-async def _kept(taken: socket.socket, dsn: str, arguments: Sequence[str]) -> None:
+async def _kept(taken: socket.socket, dsn: str, arguments: Sequence[str], patience: float) -> None:
     """One child, started again whenever it has died."""
     command = [sys.executable, "-m", "agentflow", "serve", *arguments, "--socket", str(taken.fileno())]
     environment = {**read_environment().variables, "DATABASE_URL": dsn}
@@ -60,18 +62,18 @@ async def _kept(taken: socket.socket, dsn: str, arguments: Sequence[str]) -> Non
         try:
             code = await child.wait()
         except asyncio.CancelledError:
-            await _ended(child)
+            await _ended(child, patience)
             raise
         log.warning("a worker process has died and is started again", code=code)
         await asyncio.sleep(PAUSE)
 
 
-async def _ended(child: asyncio.subprocess.Process) -> None:
+async def _ended(child: asyncio.subprocess.Process, patience: float) -> None:
     if child.returncode is not None:
         return
     child.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             await child.wait()
     except TimeoutError:
         child.kill()

@@ -25,16 +25,25 @@ def place(config: Path | None = None, environment: Environment | None = None) ->
     return Place(load(file, environment), environment, file.resolve().parent, file.resolve())
 
 
-def starting() -> None:
-    """Until `until_signal` waits, SIGTERM gives up what this task does, so that what it started is stopped again."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+def starting() -> asyncio.Event:
+    """Until `until_signal` waits, SIGTERM gives up what this task does, so that what it started is stopped again.
+
+    The event is for `until_signal`: what is started may swallow a cancellation, but no signal is lost.
+    """
+    task, stop = asyncio.current_task(), asyncio.Event()
+
+    def told() -> None:
+        stop.set()
+        if task is not None:
+            task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told)
+    return stop
 
 
-async def until_signal(*, child: bool = False) -> None:
+async def until_signal(stop: asyncio.Event | None = None, *, child: bool = False) -> None:
     """Wait for SIGTERM or SIGINT; a child of `fleet` also waits for its parent's end, which closes its stdin."""
-    stop = asyncio.Event()
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for kind in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(kind, stop.set)

@@ -1,18 +1,15 @@
 """LISTEN and NOTIFY: what one process has written wakes who waits for it in another."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
-import structlog
 
-log = structlog.get_logger(__name__)
+from agentflow.errors import DatabaseDown
+
 CHANNEL = "agentflow"
 SETS_GONE, LESSONS = "sets", "lessons"
 """Kinds: sets of a tenant are no more; what feedback has taught is other than before, `forgotten` or `given`."""
-PAUSE = 1.0
-"""Seconds between attempts to listen again after the connection was lost."""
 
 
 @dataclass
@@ -25,15 +22,13 @@ class Signals:
     """Called whenever listening (re)starts: whatever was signalled before may have been missed."""
 
     async def listen(self) -> None:
-        """For ever, over one connection of its own."""
-        while True:
-            try:
-                await self._once()
-            except psycopg.Error as error:
-                log.warning("signals are not heard; listening again", reason=str(error).strip())
-            await asyncio.sleep(PAUSE)
+        """Until the connection, one of its own, is lost. Raises DatabaseDown."""
+        try:
+            await self._heard()
+        except psycopg.Error as error:
+            raise DatabaseDown(f"Signals are not heard: {str(error).strip()}") from error
 
-    async def _once(self) -> None:
+    async def _heard(self) -> None:
         async with await psycopg.AsyncConnection.connect(
             self.dsn, autocommit=True, connect_timeout=5
         ) as connection:

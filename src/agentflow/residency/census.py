@@ -57,11 +57,11 @@ class Census:
         ours = {place.name: place for place in self.cast if place.name is not None}
         self.measures.tally.foreign = len(set(listed) - set(ours))
         for name, place in ours.items():
-            if "vram" in place.moving or "vram" in place.leaving:
+            if "vram" in place.leaving:
                 continue
             if place.speaks and name not in listed:
                 self._lost(place)
-            elif not place.speaks and listed.get(name) == "vram":
+            elif not place.speaks and "vram" not in place.moving and listed.get(name) == "vram":
                 self.measures.tally.drift += 1
                 place.tiers.add("vram")
                 place.tell()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from agentflow.ending import ended
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.protocols import Embedder, Message, Vectors
 from agentflow.routing.classifier import Classifier, examples_of, fit
@@ -84,8 +85,7 @@ class Intents:
     async def close(self) -> None:
         """Stop recalibrating."""
         if self._refit is not None:
-            self._refit.cancel()
-            await asyncio.gather(self._refit, return_exceptions=True)
+            await ended([self._refit])
 
     async def replace(self, roles: Sequence[RoleExamples], settings: RouterSettings) -> None:
         """Take these instead. Requests go on with the old ones until the new classifier is ready.

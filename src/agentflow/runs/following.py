@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from agentflow.ending import ended
 from agentflow.errors import AgentflowError
 from agentflow.protocols import Owner
 from agentflow.records.events import EventLog
@@ -80,10 +81,7 @@ class Following:
 
     async def close(self) -> None:
         """Leave what runs elsewhere."""
-        tasks = list(self.tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self.tasks.values())
 
     async def _reaches(self, owner: Owner, feed: Feed, seen: int) -> bool:
         """Whether the log goes on where the reader stopped; what was told just now is not in it yet."""

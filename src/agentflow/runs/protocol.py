@@ -1,14 +1,17 @@
 """Runs of the LangGraph protocol as the worker executes them: their streams, their log, their end."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
+from agentflow.ending import ended
 from agentflow.errors import AgentflowError, DatabaseDown
 from agentflow.protocols import Lease, Ledger
 from agentflow.records.accepting import Accepting
-from agentflow.records.events import EventLog
+from agentflow.records.events import EventLog, Row
 from agentflow.records.runs import Ending, Runs
 from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
@@ -21,6 +24,8 @@ from agentflow.turn import Json
 log = structlog.get_logger(__name__)
 FLUSH = 0.05
 """Seconds between two writes of a run's events."""
+PAUSE = 1.0
+"""Seconds until a lost database is tried again."""
 LOGGED = 8 << 20
 """Bytes of one run's events that are logged; its end is told in any case."""
 AHEAD = 1000
@@ -34,6 +39,7 @@ class Owed:
     events: list[Event] = field(default_factory=list)
     room: int = LOGGED
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def keep(self, event: Event) -> None:
         """Note an event; nothing more once the run has logged as much as it may."""
@@ -41,6 +47,16 @@ class Owed:
         if self.room >= 0:
             self.events.append(event)
             self.wanted.set()
+
+    async def pay(self, append: Callable[[list[Row]], Awaitable[None]]) -> None:
+        """Log them; each is owed until that is committed. A write broken off is done again, and adds nothing twice."""
+        async with self.writing:
+            due = list(self.events)
+            if due:
+                await append([(one.seq, one.at, one.name, one.data) for one in due])
+                del self.events[: len(due)]
+            if not self.events:
+                self.wanted.clear()
 
 
 @dataclass
@@ -88,8 +104,8 @@ class ProtocolRuns:
             stream.add("error", error_shown(error))
             raise
         finally:
-            flushing.cancel()
-            await self._flush_quietly(lease)
+            await ended([flushing])
+            await self._flushed(lease)
             self.owed.pop(lease.run_id, None)
 
     async def stopped(self, feed: Feed, lease: Lease, how: str) -> None:
@@ -110,22 +126,19 @@ class ProtocolRuns:
         owed = self.owed.setdefault(lease.run_id, Owed())
         while True:
             await owed.wanted.wait()
-            await asyncio.sleep(FLUSH)
-            await self._flush_quietly(lease)
+            await asyncio.sleep(FLUSH if await self._flushed(lease) else PAUSE)
 
     async def _flush(self, lease: Lease) -> None:
-        owed = self.owed.get(lease.run_id)
-        if owed is None or not owed.events:
-            return
-        events, owed.events = owed.events, []
-        owed.wanted.clear()
-        await self.log.append(lease, [(one.seq, one.at, one.name, one.data) for one in events])
+        if owed := self.owed.get(lease.run_id):
+            await owed.pay(partial(self.log.append, lease))
 
-    async def _flush_quietly(self, lease: Lease) -> None:
+    async def _flushed(self, lease: Lease) -> bool:
         try:
             await self._flush(lease)
         except DatabaseDown as error:
-            log.warning("events of a run are not logged", run_id=lease.run_id, reason=error.message)
+            log.warning("events of a run are not logged yet", run_id=lease.run_id, reason=error.message)
+            return False
+        return True
 
 
 def error_shown(error: AgentflowError) -> Json:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from agentflow.ending import ended
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
@@ -182,18 +183,16 @@ class Worker:
         """Let turns end for `grace` seconds; what waits and the rest go on in other processes or at the next start."""
         self.closing = True
         waiting = {run_id: task for run_id, task in self.tasks.items() if run_id not in self.seated}
-        for task in waiting.values():
-            task.cancel()
-        await asyncio.gather(*waiting.values(), return_exceptions=True)
+        await ended(waiting.values())
         if waiting:
             with contextlib.suppress(DatabaseDown):
                 await self.ledger.leave(list(waiting))
         tasks = list(self.tasks.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, *([self.helping] if self.helping else []), return_exceptions=True)
+        await ended(tasks)
+        if self.helping is not None:
+            await asyncio.gather(self.helping, return_exceptions=True)
         if self.protocol is not None:
             await self.following.close()
 

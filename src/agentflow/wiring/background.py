@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from agentflow.ending import ended
 from agentflow.errors import AgentflowError
 from agentflow.records.jobs import Later
 from agentflow.records.outbox import Outbox
@@ -63,7 +64,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
     services.reload = rereading.now
     loops = [
         asyncio.create_task(_again(services.worker.recover, every=5.0), name="janitor"),
-        asyncio.create_task(signals.listen(), name="signals"),
+        asyncio.create_task(_again(signals.listen, every=1.0), name="signals"),
         asyncio.create_task(_again(news.relearn, every=300.0, wake=news.due), name="lessons"),
         *await _jobs(stack, services),
         asyncio.create_task(_again(services.places.follow, every=1.0), name="places"),
@@ -80,9 +81,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
 
     async def stop() -> None:
         await services.worker.close(grace=services.settings.server.drain)
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await ended(loops)
 
     stack.push_async_callback(stop)
 

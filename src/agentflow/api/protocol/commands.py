@@ -31,6 +31,7 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.api.sse import Events
+from agentflow.ending import ended
 from agentflow.errors import AgentflowError, BadInput, Conflict
 from agentflow.runs.encoding import encoded
 from agentflow.runs.events import Behind
@@ -250,9 +251,7 @@ class Session:
 
     async def close(self) -> None:
         """End every subscription."""
-        for task in self.subscriptions.values():
-            task.cancel()
-        await asyncio.gather(*self.subscriptions.values(), return_exceptions=True)
+        await ended(self.subscriptions.values())
 
     async def _subscribe(self, body: Command) -> None:
         try:

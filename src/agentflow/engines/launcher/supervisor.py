@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from agentflow.ending import ended
 from agentflow.engines.launcher.command import Command
 from agentflow.errors import StartError
 
@@ -90,9 +91,7 @@ class Supervisor:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return ready
         finally:
-            for task in (*ends, answers):
-                task.cancel()
-            await asyncio.gather(*ends, answers, return_exceptions=True)
+            await ended([*ends, answers])
 
     async def _answers(self) -> None:
         began = self.clock()

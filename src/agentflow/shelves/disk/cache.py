@@ -26,6 +26,7 @@ import structlog
 from agentflow.adapters import CONFIG, WEIGHTS, AdapterFiles
 from agentflow.adapters.config import CONFIG_LIMIT
 from agentflow.egress import shown
+from agentflow.ending import ended
 from agentflow.errors import AdapterError, FetchFailed, InvalidAdapter, NoRoom
 from agentflow.protocols import RemoteFile, Source
 from agentflow.shelves.disk.arrival import heard, resumable, silent, written
@@ -160,10 +161,7 @@ class DiskCache:
 
     async def close(self) -> None:
         """Stop downloads; the next start goes on with them."""
-        coming = list(self._coming.values())
-        for task in coming:
-            task.cancel()
-        await asyncio.gather(*coming, return_exceptions=True)
+        await ended(self._coming.values())
         if self._lock is not None:
             self._lock.close()
         self._claimed, self._lock = False, None
