@@ -1,4 +1,4 @@
-"""The schema: from empty, up and down, and equal to tables.py."""
+"""The schema: from empty, up and down, and equal to agentflow.tables."""
 
 import concurrent.futures
 from uuid import UUID
