@@ -8,21 +8,24 @@ tasks; their ends stir it again.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import structlog
 
 from agentflow.adapters import AdapterFiles
-from agentflow.errors import AdapterError, AgentflowError, ColdAdapter, Conflict, EngineError, NoRoom
+from agentflow.errors import AgentflowError, EngineError
 from agentflow.protocols import Engine, Outlook
-from agentflow.residency import cold, plan
+from agentflow.residency import plan
+from agentflow.residency.arrival import Arrival
 from agentflow.residency.carrier import Carrier, Shelves
 from agentflow.residency.cast import Cast
 from agentflow.residency.census import Census
 from agentflow.residency.measures import Measures
+from agentflow.residency.orders import Orders
 from agentflow.residency.places import Place
 from agentflow.residency.plan import Budgets, Tier
+from agentflow.residency.prospects import Prospects
 from agentflow.residency.room import Room
 from agentflow.residency.roster import Roster
 from agentflow.residency.tally import Tally
@@ -33,10 +36,6 @@ from agentflow.turn import Json
 log = structlog.get_logger(__name__)
 LEASE = 10.0
 """Seconds that a warm-up of a turn protects its adapter beyond the expected load, until the turn holds it."""
-DRAIN = 10.0
-"""Seconds that an unload asked for by people waits for turns to end."""
-LOOK = 0.5
-"""Seconds after which a turn that waits asks the plan again, since time alone may have freed a slot."""
 
 
 def local_time() -> datetime:
@@ -81,6 +80,13 @@ class AdapterKeeper:
             ended=self._ended,
             stir=self._stir,
         )
+        self._prospects = Prospects(self._cast, self._room, self._measures, self._traffic)
+        self._arrival = Arrival(
+            self._cast, self._room, self._measures, self._prospects, self._now, self._stir
+        )
+        self._orders = Orders(
+            self._cast, self._wishes, self._room, self._prospects, self._traffic, self._carrier, self._stir
+        )
         self._census = Census(engine, self._cast, self._carrier, self._measures, self._wishes, self._now)
         self._closed = False
         self._cast.adopt(roster)
@@ -109,7 +115,7 @@ class AdapterKeeper:
         if place is None:
             return
         self.tally.hits[role, place.tier] += 1
-        self._wishes.demand(place, LEASE + 3 * self.eta(role))
+        self._wishes.demand(place, LEASE + 3 * self._prospects.eta(place))
         if not place.speaks:
             self._stir()
 
@@ -139,30 +145,16 @@ class AdapterKeeper:
         return None if place is None else place.name
 
     def eta(self, role: str) -> float:
-        """See Keeper.eta: missing steps by what such steps took before, less what has passed, behind other loads."""
+        """See Keeper.eta."""
         place = self._cast.of(role)
-        if place is None or place.speaks:
-            return 0.0
-        ram = self._room.ram()
-        steps = place.missing(ram=ram is None or 0 < place.octets <= ram)
-        own = sum(self._measures.left(place, tier) for tier in steps)
-        others = (self._cast.places[key] for key in self._traffic.loading if key != place.key)
-        return own + sum(self._measures.left(one, "vram") for one in others)
+        return 0.0 if place is None else self._prospects.eta(place)
 
     def outlook(self, role: str, *, waited: float = 0.0) -> Outlook:
         """See Keeper.outlook."""
         place = self._cast.of(role)
         if place is None:
             return Outlook("base")
-        policy, eta = place.adapter.residence.cold, self.eta(role)
-        other = self._cast.of(policy.fallback or "")
-        ready = policy.fallback in self.roster and (other is None or other.speaks)
-        verdict = (
-            cold.overrun(policy, eta, waited, fallback_ready=ready)
-            if waited
-            else cold.decide(policy, eta, fallback_ready=ready)
-        )
-        found = Outlook(place.tier, round(eta, 3), policy.budget, verdict.do, verdict.role)
+        found = self._prospects.outlook(place, waited)
         if found.is_cold or waited:
             self.tally.cold[role, found.do] += 1
         return found
@@ -176,7 +168,7 @@ class AdapterKeeper:
             return
         place.holds += 1
         try:
-            await self._arrived(place)
+            await self._arrival.of(place, recent=LEASE)
             place.wishes.pop("demand", None)
             yield place.name
         except EngineError:
@@ -192,44 +184,16 @@ class AdapterKeeper:
     # --- what people ask
 
     def demand(self, role: str, *, seconds: float = GUESS) -> None:
-        """Somebody asks by hand. Raises UnknownRole or what is wrong with the adapter."""
-        place = self._cast.chosen(role, None)
-        if place is not None:
-            self._wishes.demand(place, seconds + 3 * self.eta(role))
-            self._stir()
+        """Load it by hand. Raises UnknownRole or what is wrong with the adapter."""
+        self._orders.load(role, seconds)
 
     async def unload(self, role: str) -> None:
         """Out of the engine once its turns have ended. Raises Conflict while they go on, or for a pinned one."""
-        place = self._cast.chosen(role, None)
-        if place is None or "vram" not in place.tiers | set(place.moving):
-            return
-        if place.pin == "vram":
-            raise Conflict(f"{role} is pinned in VRAM; unpin it first.", field="role", value=role)
-        place.wishes.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN):
-                while place.holds or place.moving:
-                    await place.news.wait()
-        if place.holds or place.moving:
-            raise Conflict(
-                f"{role} is in use by {place.holds} turns; ask again.", field="role", retry_after=5
-            )
-        if place.speaks:
-            self._traffic.drop(place, "vram", "idle")
-            await asyncio.gather(*place.leaving.values(), return_exceptions=True)
+        await self._orders.unload(role)
 
     async def pin(self, role: str, tier: Tier | None) -> None:
         """Keep the adapter in a tier whatever comes, None: no longer. Raises UnknownRole, Conflict, NoRoom."""
-        place = self._cast.chosen(role, None)
-        if place is None:
-            raise Conflict(f"{role} speaks as the base model: there is nothing to pin.", field="role")
-        if tier == "vram":
-            self._check_pins(place)
-        before, place.pin = place.pin, tier
-        await self._pin_in_engine(place, before)
-        place.wishes.pop("start", None)
-        self._wishes.rest(place, at_start=False)
-        self._stir()
+        await self._orders.pin(role, tier)
 
     def adopt(self, roster: Roster) -> None:
         """Take over a new roster; see Cast.adopt. Turns under way end with the adapter they began with."""
@@ -306,63 +270,6 @@ class AdapterKeeper:
         """Whether its schedule keeps it warm now."""
         return self._wishes.on_duty(place)
 
-    # --- waiting
-
-    async def _arrived(self, place: Place) -> None:
-        """Wait until it speaks, as long as the role allows."""
-        began = self.clock()
-        seen = place.failure.heard(began, LEASE)
-        self._measures.used(place)
-        place.failure.try_again(began, at_once=True)
-        place.waiting += 1
-        try:
-            async with asyncio.timeout(self._patience(place)):
-                while not place.speaks:
-                    self._raise_failure(place, seen)
-                    self._stir()
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(place.news.wait(), LOOK)
-        except TimeoutError:
-            raise self._too_cold(place, self.clock() - began) from None
-        finally:
-            place.waiting -= 1
-        self.tally.waited(place.role, self.clock() - began)
-
-    def _patience(self, place: Place) -> float:
-        """Who has something better to do than to wait gives up a load that takes much longer than expected."""
-        policy = place.adapter.residence.cold
-        if policy.do == "wait":
-            return policy.longest
-        return min(policy.longest, max(policy.budget, cold.OVERRUN * self.eta(place.role)))
-
-    def _raise_failure(self, place: Place, seen: int) -> None:
-        failure = place.failure
-        if failure.error is None or not (failure.total > seen or failure.stalled):
-            return
-        failure.told = failure.total
-        if failure.stalled and failure.again > self.clock() and failure.error.retry_after is not None:
-            failure.error.retry_after = max(failure.error.retry_after, failure.again - self.clock())
-        raise failure.error
-
-    def _too_cold(self, place: Place, waited: float) -> AdapterError:
-        eta = max(1.0, self.eta(place.role))
-        if not place.moving and self._room.is_full(place):
-            held = ", ".join(sorted(one.role for one in self._cast if one.speaks))
-            return NoRoom(
-                f"Every slot of VRAM is taken by adapters that are in use or pinned ({held}); {place.role} waited "
-                f"{waited:.1f} s. Ask again, or raise model.slots.",
-                field="role",
-                value=place.role,
-                retry_after=eta,
-            )
-        return ColdAdapter(
-            f"The adapter of {place.role} is not ready: it is in {place.tier} after {waited:.1f} s, about {eta:.1f} s "
-            "from answering. The load goes on; ask again.",
-            field="role",
-            value=place.role,
-            retry_after=eta,
-        )
-
     # --- the plan
 
     def _stir(self) -> None:
@@ -414,25 +321,3 @@ class AdapterKeeper:
     def _now(self) -> float:
         """The clock may be replaced."""
         return self.clock()
-
-    # --- pins
-
-    def _check_pins(self, newcomer: Place) -> None:
-        pinned = [one for one in self._cast.present.values() if one.pin == "vram" or one is newcomer]
-        if not self._room.allows_pins(len(pinned)):
-            names = ", ".join(one.role for one in pinned)
-            raise NoRoom(
-                f"{len(pinned)} adapters pinned in VRAM ({names}) leave no slot of {self._room.slots()} for the "
-                "others. Unpin one, or raise model.slots.",
-                field="pin",
-                value="vram",
-            )
-
-    async def _pin_in_engine(self, place: Place, before: Tier | None) -> None:
-        if not place.speaks or not self.engine.capabilities.pin or place.name is None:
-            return
-        async with self._carrier.turn:
-            if place.pin == "vram" and before != "vram":
-                await self._carrier.pin(place.name)
-            elif before == "vram" and place.pin != "vram":
-                await self.engine.unpin(place.name)
