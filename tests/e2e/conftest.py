@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agentflow.records.cluster import mark_of
-from agentflow.records.processes import leftovers
+from agentflow.records.embedded.cluster import mark_of
+from agentflow.records.embedded.processes import leftovers
 
 CONFIG = """
 model: {engine: double}

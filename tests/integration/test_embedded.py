@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from agentflow.errors import ConfigError, DatabaseError, DataFolderBusy
-from agentflow.records.binaries import find_binaries
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
+from agentflow.records.embedded.binaries import find_binaries
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")

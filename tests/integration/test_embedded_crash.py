@@ -12,9 +12,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from agentflow.errors import DatabaseError
-from agentflow.records.cluster import mark_of
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
-from agentflow.records.processes import leftovers, look, read_pid_file
+from agentflow.records.embedded.cluster import mark_of
+from agentflow.records.embedded.processes import leftovers, look, read_pid_file
 
 OWNER = """
 import sys
@@ -43,8 +43,8 @@ def server(data):
 @pytest.fixture
 def impatient(monkeypatch):
     """A supervisor that gives up early."""
-    monkeypatch.setattr("agentflow.records.embedded.PAUSE", 0.01)
-    monkeypatch.setattr("agentflow.records.embedded.ATTEMPTS", 3)
+    monkeypatch.setattr("agentflow.records.embedded.server.PAUSE", 0.01)
+    monkeypatch.setattr("agentflow.records.embedded.server.ATTEMPTS", 3)
 
 
 @pytest.fixture

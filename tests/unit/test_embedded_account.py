@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from agentflow.errors import ConfigError, DatabaseError
-from agentflow.records.account import Account, choose_account
-from agentflow.records.binaries import find_binaries, runnable
-from agentflow.records.cluster import mark_of, socket_folder
+from agentflow.records.embedded.account import Account, choose_account
+from agentflow.records.embedded.binaries import find_binaries, runnable
+from agentflow.records.embedded.cluster import mark_of, socket_folder
 
 STRANGER = Account(uid=54321, gid=54321, name="stranger", switch=True)
 OURSELVES = Account(os.geteuid(), os.getegid(), "us", switch=False)
@@ -97,7 +97,7 @@ def test_a_folder_that_postgres_cannot_enter_is_passed_over(tmp_path):
 
 
 def test_no_place_for_the_socket_is_an_error(monkeypatch):
-    monkeypatch.setattr("agentflow.records.cluster.SOCKET_LIMIT", 10)
+    monkeypatch.setattr("agentflow.records.embedded.cluster.SOCKET_LIMIT", 10)
     with pytest.raises(DatabaseError, match="missing, too long"):
         socket_folder(Path("/data"), OURSELVES, None)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.errors import DatabaseError
-from agentflow.records.processes import PidFile, Process, clear, end, judge, look, parse_pid_file
+from agentflow.records.embedded.processes import PidFile, Process, clear, end, judge, look, parse_pid_file
 
 READY = "4711\n/data\n1795320418\n5432\n/tmp/s\n\n 16039943         4\nready   \n"
 
@@ -82,7 +82,9 @@ def test_without_a_pid_file_nothing_is_stopped_or_disowned(tmp_path):
 
 
 def test_what_ignores_the_first_signal_gets_a_harder_one(monkeypatch):
-    monkeypatch.setattr("agentflow.records.processes.PATIENCE", {signal.SIGINT: 0.1, signal.SIGQUIT: 60.0})
+    monkeypatch.setattr(
+        "agentflow.records.embedded.processes.PATIENCE", {signal.SIGINT: 0.1, signal.SIGQUIT: 60.0}
+    )
     # Who starts these tests in the background may have left SIGQUIT ignored, and children inherit that.
     deaf = """
 import signal, sys
@@ -99,6 +101,6 @@ sys.stdin.read()
 
 
 def test_what_nothing_stops_is_named(monkeypatch):
-    monkeypatch.setattr("agentflow.records.processes.PATIENCE", {signal.SIGINT: 0.0})
+    monkeypatch.setattr("agentflow.records.embedded.processes.PATIENCE", {signal.SIGINT: 0.0})
     with pytest.raises(DatabaseError, match=f"process {2**22 + 1} cannot be stopped"):
         end(2**22 + 1, lambda: False)

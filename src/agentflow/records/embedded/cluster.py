@@ -14,9 +14,9 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from agentflow.errors import DatabaseDown, DatabaseError
-from agentflow.records.account import Account
-from agentflow.records.binaries import major_version
-from agentflow.records.processes import clear, end, read_pid_file, wait_until
+from agentflow.records.embedded.account import Account
+from agentflow.records.embedded.binaries import major_version
+from agentflow.records.embedded.processes import clear, end, read_pid_file, wait_until
 
 LOCALE = ("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8")
 SOCKET_LIMIT = 107  # bytes of a unix socket's path (sockaddr_un on Linux: 108 with the closing zero)

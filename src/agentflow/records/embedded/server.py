@@ -20,9 +20,9 @@ import structlog
 from psycopg import sql
 
 from agentflow.errors import AgentflowError, DatabaseDown, DatabaseError, DataFolderBusy
-from agentflow.records.account import choose_account
-from agentflow.records.binaries import find_binaries, runnable
-from agentflow.records.cluster import Cluster, socket_folder
+from agentflow.records.embedded.account import choose_account
+from agentflow.records.embedded.binaries import find_binaries, runnable
+from agentflow.records.embedded.cluster import Cluster, socket_folder
 
 DATABASE = "agentflow"
 OLDEST_PGVECTOR = (0, 8)  # iterative scans and halfvec
