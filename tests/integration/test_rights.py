@@ -15,9 +15,9 @@ from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.feedback import Feedback
 from agentflow.records.forget import Selector
 from agentflow.records.keys import Keys
+from agentflow.records.protocol.store import UserStore
 from agentflow.records.retention import Retention
 from agentflow.records.rights import Change, Filter, Owner
-from agentflow.records.store import UserStore
 from agentflow.records.traces import KEPT
 from agentflow.tables import metadata
 from agentflow.turn import Json

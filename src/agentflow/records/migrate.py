@@ -194,7 +194,7 @@ def _protect_checkpoints(connection: psycopg.Connection[dict[str, Any]]) -> None
 
 
 def _protect_store(connection: psycopg.Connection[dict[str, Any]]) -> None:
-    """As the checkpoints; an item's name begins with its owner's (records/store.py)."""
+    """As the checkpoints; an item's name begins with its owner's (records/protocol/store.py)."""
 
     def execute(statement: str) -> None:
         connection.execute(statement.encode())

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import structlog
 
 from agentflow.errors import AgentflowError, DatabaseDown
-from agentflow.records.crons import Crons
 from agentflow.records.jobs import Jobs
+from agentflow.records.protocol.crons import Crons
 from agentflow.runs.schedule import next_time
 from agentflow.turn import Json
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 from agentflow.errors import BadInput
 from agentflow.protocols import Owner
 from agentflow.records.branches import Threaded
-from agentflow.records.thread_rows import said_by
+from agentflow.records.protocol.threads import said_by
 from agentflow.runs.branches import Branches, Fork, Told
 from agentflow.turn import Json
 

@@ -9,8 +9,8 @@ import structlog
 from agentflow.ending import ended
 from agentflow.errors import AgentflowError
 from agentflow.protocols import Owner
-from agentflow.records.events import EventLog
-from agentflow.records.runs import Runs
+from agentflow.records.protocol.events import EventLog
+from agentflow.records.protocol.runs import Runs
 from agentflow.runs.events import Behind, Event, Stream
 from agentflow.runs.feed import Feed
 from agentflow.runs.wakes import Wakes, woken

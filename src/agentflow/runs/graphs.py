@@ -15,7 +15,7 @@ from langgraph.types import Command, Send
 from agentflow.errors import AgentflowError, DatabaseDown, GraphFailed
 from agentflow.protocols import Lease, Owner
 from agentflow.records.connections import Written
-from agentflow.records.runs import Ending, Runs
+from agentflow.records.protocol.runs import Ending, Runs
 from agentflow.runs.conversation import Conversation, answer_id, answered, shown
 from agentflow.runs.discretion import Shows, always, discreet, instead
 from agentflow.runs.encoding import interrupt_shown, storable

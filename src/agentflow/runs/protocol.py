@@ -10,9 +10,9 @@ import structlog
 from agentflow.ending import ended
 from agentflow.errors import AgentflowError, DatabaseDown
 from agentflow.protocols import Lease, Ledger
-from agentflow.records.accepting import Accepting
-from agentflow.records.events import EventLog, Row
-from agentflow.records.runs import Ending, Runs
+from agentflow.records.protocol.accepting import Accepting
+from agentflow.records.protocol.events import EventLog, Row
+from agentflow.records.protocol.runs import Ending, Runs
 from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
 from agentflow.runs.graphs import GraphRuns

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from agentflow.protocols import Owner
-from agentflow.records.listeners import RunInThread
+from agentflow.records.protocol.listeners import RunInThread
 from agentflow.runs.events import Event
 from agentflow.runs.telling import Telling
 from agentflow.runs.thread_stream import Part, Place, ThreadStreams

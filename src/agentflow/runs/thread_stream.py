@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentflow.protocols import Owner
-from agentflow.records.listeners import LISTENED, Listeners, RunInThread
+from agentflow.records.protocol.listeners import LISTENED, Listeners, RunInThread
 from agentflow.runs.events import Event, seq_of
 from agentflow.runs.following import Following
 from agentflow.runs.wakes import Wakes, woken

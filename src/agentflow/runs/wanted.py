@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from agentflow.egress import Egress
 from agentflow.errors import BadInput, NotFound
 from agentflow.protocols import Owner
-from agentflow.records.accepting import NewRun
-from agentflow.records.assistants import Assistants
+from agentflow.records.protocol.accepting import NewRun
+from agentflow.records.protocol.assistants import Assistants
 from agentflow.runs.conversation import Conversation, said_last
 from agentflow.runs.registry import OWN, Registry, assistant_of
 from agentflow.turn import Json

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agentflow.errors import NotFound
-from agentflow.records.runs import Runs
+from agentflow.records.protocol.runs import Runs
 from agentflow.runs.callbacks import Post
 from agentflow.runs.encoding import encoded
 from agentflow.turn import Json

@@ -17,7 +17,7 @@ from agentflow.errors import (
     TurnFailed,
 )
 from agentflow.protocols import Acceptance, Lease, Ledger, Owner, Request, RunRecord
-from agentflow.records.accepting import NewRun
+from agentflow.records.protocol.accepting import NewRun
 from agentflow.runs.attempts import Attempts
 from agentflow.runs.feed import Feed
 from agentflow.runs.following import Following

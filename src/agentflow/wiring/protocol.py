@@ -14,23 +14,23 @@ from typing import Any
 from agentflow.egress import Egress
 from agentflow.errors import ConfigError
 from agentflow.protocols import Owner
-from agentflow.records.accepting import Accepting
-from agentflow.records.assistants import Assistants
 from agentflow.records.branches import Threaded
 from agentflow.records.callbacks import CallbackRecords
 from agentflow.records.checkpoints import Checkpoints, TurnSaver
 from agentflow.records.connections import Connections
-from agentflow.records.crons import Crons
-from agentflow.records.events import EventLog
 from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.jobs import Jobs
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.listeners import Listeners
 from agentflow.records.own_checkpoints import OwnSaver
+from agentflow.records.protocol.accepting import Accepting
+from agentflow.records.protocol.assistants import Assistants
+from agentflow.records.protocol.crons import Crons
+from agentflow.records.protocol.events import EventLog
+from agentflow.records.protocol.listeners import Listeners
+from agentflow.records.protocol.runs import Runs
+from agentflow.records.protocol.store import UserStore
+from agentflow.records.protocol.threads import ThreadRows
 from agentflow.records.rights import Owner as Rightful
-from agentflow.records.runs import Runs
-from agentflow.records.store import UserStore
-from agentflow.records.thread_rows import ThreadRows
 from agentflow.runs import callbacks, clock, webhooks
 from agentflow.runs.callbacks import Callbacks, Post
 from agentflow.runs.clock import Clock

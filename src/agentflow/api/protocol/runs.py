@@ -28,7 +28,7 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.errors import BadInput, NotFound
-from agentflow.records.accepting import Outdated
+from agentflow.records.protocol.accepting import Outdated
 from agentflow.runs.encoding import encoded
 from agentflow.runs.feed import Feed
 from agentflow.runs.protocol import error_shown

@@ -18,7 +18,7 @@ from agentflow.api.protocol.wire import (
     services,
 )
 from agentflow.errors import BadInput, TooLarge
-from agentflow.records.store import UserStore
+from agentflow.records.protocol.store import UserStore
 from agentflow.runs.encoding import encoded
 from agentflow.turn import Json
 

@@ -26,8 +26,8 @@ from agentflow.api.protocol.wire import (
 )
 from agentflow.errors import BadInput, Busy
 from agentflow.records.forget import Selector
+from agentflow.records.protocol.threads import taken
 from agentflow.records.rights import Owner as Rightful
-from agentflow.records.thread_rows import taken
 from agentflow.runs.registry import OWN, assistant_of
 from agentflow.runs.wanted import Checkpoint, small
 from agentflow.turn import Json

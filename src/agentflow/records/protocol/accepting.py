@@ -12,7 +12,7 @@ from agentflow.errors import AgentflowError, Busy, Conflict, NotFound, TooMany
 from agentflow.protocols import Lease, Owner
 from agentflow.records.branches import hide_replaced
 from agentflow.records.connections import IN_TURN, UNUSED, Connection, Connections, in_turn
-from agentflow.records.runs import SHOWN, shown, stopped
+from agentflow.records.protocol.runs import SHOWN, shown, stopped
 from agentflow.turn import Json
 
 NOTHING = (0, 0, None, 0, None, 0, False, None)
