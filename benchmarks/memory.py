@@ -33,13 +33,13 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
-from agentflow.records.indexes import build
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.memories import Archive
+from agentflow.records.memory.indexes import build
+from agentflow.records.memory.postings import settle
+from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.records.memory.vocabulary import READ
+from agentflow.records.memory.writing import Archive
 from agentflow.records.migrate import migrate
-from agentflow.records.postings import settle
-from agentflow.records.scopes import Place, Scopes
-from agentflow.records.vocabulary import READ
 from agentflow.retrieval.terms import term
 
 DIM, WORDS, SESSION = 384, 20_000, 20

@@ -33,12 +33,12 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Scope, Vectors
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres
-from agentflow.records.memories import Archive
+from agentflow.records.memory.outbox import Outbox
+from agentflow.records.memory.places import Places
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.vectors import VectorRecord
+from agentflow.records.memory.writing import Archive
 from agentflow.records.migrate import migrate
-from agentflow.records.outbox import Outbox
-from agentflow.records.places import Places
-from agentflow.records.scopes import Scopes
-from agentflow.records.vectors import VectorRecord
 from agentflow.residency.worth import MEGABYTE, AgedWorth
 from agentflow.routing.classifier import NOTHING, Classifier, Example, fit
 from agentflow.settings import Collection, environment

@@ -14,7 +14,7 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Lease, Ledger, MemoryHome, NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import open_connections
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.scopes import Scopes
 from agentflow.settings import Collection
 
 MINE = Scope(0, "conversations", "default")

@@ -20,9 +20,9 @@ from agentflow.memory.qdrant import QdrantHome
 from agentflow.protocols import Ledger, MemoryHome, NewMemory, Outcome, Request, Scope, VectorHome
 from agentflow.records.connections import open_connections
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.places import Places
-from agentflow.records.scopes import Scopes
-from agentflow.records.vectors import VectorRecord
+from agentflow.records.memory.places import Places
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.vectors import VectorRecord
 from agentflow.settings import Collection
 
 MINE, EVES = Scope(0, "conversations", "default"), Scope(0, "conversations", "eve")

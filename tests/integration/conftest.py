@@ -12,13 +12,13 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.details import unpacked
-from agentflow.records.forget import Forgetting
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.library import Library
-from agentflow.records.outbox import Outbox
-from agentflow.records.portable import Portable
-from agentflow.records.rights import Filter, Owner, Rights
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.forget import Forgetting
+from agentflow.records.memory.library import Library
+from agentflow.records.memory.outbox import Outbox
+from agentflow.records.memory.portable import Portable
+from agentflow.records.memory.rights import Filter, Owner, Rights
+from agentflow.records.memory.scopes import Scopes
 from agentflow.retrieval.pieces import pieces
 from agentflow.settings import Collection
 

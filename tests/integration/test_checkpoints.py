@@ -16,8 +16,8 @@ from agentflow.protocols import Owner, Request
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.memory.scopes import Scopes
 from agentflow.records.own_checkpoints import OwnSaver
-from agentflow.records.scopes import Scopes
 from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.plan import Budgets
 from agentflow.routing.intents import Intents

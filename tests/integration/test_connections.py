@@ -11,9 +11,9 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import NewMemory, Outcome, Owner, Request
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.portable import Portable
-from agentflow.records.rights import Owner as Person
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.portable import Portable
+from agentflow.records.memory.rights import Owner as Person
+from agentflow.records.memory.scopes import Scopes
 
 MINE = Owner(0, "default")
 LINE = b'{"uid": "%d", "collection": "c%d", "kind": "fact", "speaker": "user", "content": "x", "session": 1}'

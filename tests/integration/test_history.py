@@ -15,7 +15,7 @@ from agentflow.records.connections import open_connections
 from agentflow.records.embedded import EmbeddedOptions, EmbeddedPostgres, neighbour
 from agentflow.records.history import spoken
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.scopes import Scopes
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1}
 

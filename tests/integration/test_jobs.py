@@ -16,7 +16,7 @@ from agentflow.records.checkup import condition
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.jobs import AT_ONCE, GivenUp, Jobs, Later
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.scopes import Scopes
 from agentflow.runs.clock import Clock
 from agentflow.wiring.checkup import _judged
 

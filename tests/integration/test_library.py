@@ -10,12 +10,12 @@ from agentflow.documents.passages import passages
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import DOCUMENTS, Owner, Scope
-from agentflow.records import rights
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.forget import Forgetting, Selector
-from agentflow.records.library import File, Library
-from agentflow.records.outbox import Outbox
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory import rights
+from agentflow.records.memory.forget import Forgetting, Selector
+from agentflow.records.memory.library import File, Library
+from agentflow.records.memory.outbox import Outbox
+from agentflow.records.memory.scopes import Scopes
 
 ANN = rights.Owner(0, "ann")
 HERS = Scope(0, DOCUMENTS, "ann")

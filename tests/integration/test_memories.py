@@ -13,11 +13,11 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.indexes import VectorIndexes, build
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.memories import Archive
-from agentflow.records.outbox import Outbox
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.indexes import VectorIndexes, build
+from agentflow.records.memory.outbox import Outbox
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.writing import Archive
 from agentflow.settings import Collection
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}

@@ -11,9 +11,9 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.memory.store import MemoryStore
 from agentflow.protocols import NewMemory, Owner, Scope
 from agentflow.records.connections import open_connections
-from agentflow.records.memories import Archive
-from agentflow.records.rights import Rights
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.rights import Rights
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.writing import Archive
 
 HERS = ("memories", "conversations")
 

@@ -15,8 +15,8 @@ from agentflow.errors import SchemaMismatch
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records import migrate
 from agentflow.records.connections import open_connections
-from agentflow.records.memories import Archive
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.writing import Archive
 
 FINISHED = (
     "insert into thread (id, user_ref) values (%(thread)s, 'ann')",

@@ -12,9 +12,9 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Scope
 from agentflow.records.connections import open_connections
 from agentflow.records.feedback import Feedback
-from agentflow.records.forget import Forgetting, Selector
-from agentflow.records.rights import Owner
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.forget import Forgetting, Selector
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.scopes import Scopes
 from agentflow.records.signals import Signals
 from agentflow.routing.intents import Intents
 from agentflow.routing.roles import RoleExamples

@@ -11,8 +11,8 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.outbox import Outbox
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.outbox import Outbox
+from agentflow.records.memory.scopes import Scopes
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 MINE = Scope(0, "conversations", "default")

@@ -11,11 +11,11 @@ from agentflow.errors import SchemaMismatch
 from agentflow.protocols import NewMemory, Outcome, Owner, Request
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.indexes import build
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.memory.indexes import build
+from agentflow.records.memory.scopes import Scopes
 from agentflow.records.migrate import migrate
 from agentflow.records.ownership import APP, BACKGROUND
-from agentflow.records.scopes import Scopes
 from agentflow.settings import Collection
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}

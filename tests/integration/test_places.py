@@ -15,11 +15,11 @@ from agentflow.memory.faiss import FaissHome
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Scope, VectorHome
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.indexes import build
-from agentflow.records.memories import Archive
-from agentflow.records.places import Places
-from agentflow.records.scopes import Scopes
-from agentflow.records.vectors import Spot, VectorRecord
+from agentflow.records.memory.indexes import build
+from agentflow.records.memory.places import Places
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.vectors import Spot, VectorRecord
+from agentflow.records.memory.writing import Archive
 from agentflow.settings import Collection
 
 MINE = Scope(0, "conversations", "default")

@@ -9,10 +9,10 @@ from agentflow.documents.chunks import chunks
 from agentflow.documents.passages import passages
 from agentflow.errors import BadInput, Forbidden
 from agentflow.protocols import DOCUMENTS, Scope
-from agentflow.records.forget import Selector
-from agentflow.records.library import File
-from agentflow.records.lines import as_line
-from agentflow.records.rights import Change, Filter, Owner
+from agentflow.records.memory.forget import Selector
+from agentflow.records.memory.library import File
+from agentflow.records.memory.lines import as_line
+from agentflow.records.memory.rights import Change, Filter, Owner
 
 ANN, BOB = Owner(0, "ann"), Owner(0, "bob")
 HERS = Scope(0, DOCUMENTS, "ann")

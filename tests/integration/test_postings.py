@@ -14,9 +14,9 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.memory.postgres.statements import EXACT, Reach
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.memories import Archive
-from agentflow.records.postings import COUNT, ENTRY, ITEM, LENGTH, LONG, SEALED, WHOLE, packed, settle
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.postings import COUNT, ENTRY, ITEM, LENGTH, LONG, SEALED, WHOLE, packed, settle
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.writing import Archive
 
 MINE = Scope(0, "conversations", "default")
 NUMBERS = st.tuples(st.integers(1, 2**39 - 1), st.integers(1, 32_767), st.integers(1, 32_767))

@@ -7,14 +7,14 @@ from uuid import UUID
 import pytest
 
 from agentflow.protocols import NewMemory, Owner, Scope
-from agentflow.records import rights
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.forget import Forgetting
-from agentflow.records.holdings import Holdings
-from agentflow.records.memories import Archive
-from agentflow.records.retention import Retention
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory import rights
+from agentflow.records.memory.forget import Forgetting
+from agentflow.records.memory.holdings import Holdings
+from agentflow.records.memory.retention import Retention
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.writing import Archive
 from agentflow.settings import Collection
 
 ANN, SEEN = rights.Owner(0, "ann"), Owner(0, "ann")

@@ -13,12 +13,12 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.checkpoints import TurnSaver
 from agentflow.records.feedback import Feedback
-from agentflow.records.forget import Selector
 from agentflow.records.keys import Keys
+from agentflow.records.memory.forget import Selector
+from agentflow.records.memory.retention import Retention
+from agentflow.records.memory.rights import Change, Filter, Owner
+from agentflow.records.memory.traces import KEPT
 from agentflow.records.protocol.store import UserStore
-from agentflow.records.retention import Retention
-from agentflow.records.rights import Change, Filter, Owner
-from agentflow.records.traces import KEPT
 from agentflow.tables import metadata
 from agentflow.turn import Json
 

@@ -11,11 +11,11 @@ from agentflow.fakes.engine import FakeEngine
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.forget import Forgetting, Selector
-from agentflow.records.memories import Archive
-from agentflow.records.rights import Filter, Owner, Rights
-from agentflow.records.scopes import Scopes
-from agentflow.records.summaries import Said, Summaries
+from agentflow.records.memory.forget import Forgetting, Selector
+from agentflow.records.memory.rights import Filter, Owner, Rights
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.summaries import Said, Summaries
+from agentflow.records.memory.writing import Archive
 from agentflow.runs.summarizer import WINDOW, Summarizer, windows
 
 ANN = Owner(0, "ann")

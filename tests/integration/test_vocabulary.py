@@ -10,12 +10,12 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.memory.postgres.statements import EXACT, INDEXED, VAST
 from agentflow.protocols import NewMemory, Outcome, Request, Scope, Vectors
 from agentflow.records.connections import Connections, open_connections
-from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.ledger import PostgresLedger
-from agentflow.records.outbox import Outbox
-from agentflow.records.rights import Owner
-from agentflow.records.scopes import Scopes
-from agentflow.records.vocabulary import READ
+from agentflow.records.memory.forget import Forgetting, Selector
+from agentflow.records.memory.outbox import Outbox
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.vocabulary import READ
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 MINE = Scope(0, "conversations", "default")

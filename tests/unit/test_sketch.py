@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.records.vocabulary import FAR, NEIGHBOURS, relations
+from agentflow.records.memory.vocabulary import FAR, NEIGHBOURS, relations
 from agentflow.retrieval.sketch import packed, unpacked
 
 

@@ -10,9 +10,9 @@ from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.memory import Mine, forgotten, services_of
 from agentflow.errors import BadInput, Forbidden, NotFound, UnknownRole
 from agentflow.protocols import DOCUMENTS, Scope
-from agentflow.records.forget import Selector
-from agentflow.records.library import File
-from agentflow.records.rights import Owner
+from agentflow.records.memory.forget import Selector
+from agentflow.records.memory.library import File
+from agentflow.records.memory.rights import Owner
 from agentflow.turn import Json
 from agentflow.wiring import Services
 

@@ -12,9 +12,9 @@ from agentflow.api.bodies import DoorRoute, Number
 from agentflow.api.keys import caller
 from agentflow.errors import Forbidden, NotFound, UnknownCollection, UnknownRole
 from agentflow.protocols import DOCUMENTS, Scope, searched_scopes
-from agentflow.records.forget import Selector
-from agentflow.records.lines import LONGEST, as_line
-from agentflow.records.rights import Change, Filter, Owner, unknown
+from agentflow.records.memory.forget import Selector
+from agentflow.records.memory.lines import LONGEST, as_line
+from agentflow.records.memory.rights import Change, Filter, Owner, unknown
 from agentflow.runs.lookup import lookup
 from agentflow.turn import Json
 from agentflow.wiring import Services

@@ -15,8 +15,8 @@ from langgraph.store.base import BaseStore, GetOp, Item, ListNamespacesOp, Op, R
 
 from agentflow.errors import BadInput, NotFound
 from agentflow.protocols import Embedder, MemoryHome, Owner, Scope, Vectors
-from agentflow.records import rights as owned
-from agentflow.records.rights import Filter, Rights
+from agentflow.records.memory import rights as owned
+from agentflow.records.memory.rights import Filter, Rights
 from agentflow.turn import Json
 
 ROOT = "memories"

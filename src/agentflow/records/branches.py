@@ -5,7 +5,7 @@ from typing import Any
 
 from agentflow.protocols import Owner
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.postings import take_out
+from agentflow.records.memory.postings import take_out
 from agentflow.turn import Json
 
 # Stretches (low, high) of places of a thread that lead to a place; a turn that follows another begins a new one.

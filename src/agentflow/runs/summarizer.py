@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agentflow.prompt import ChatMessage, Quote, chat_messages
 from agentflow.protocols import Engine, Prompt
-from agentflow.records.summaries import Said, Summaries
+from agentflow.records.memory.summaries import Said, Summaries
 from agentflow.retrieval.origin import spoken
 from agentflow.retrieval.pieces import pieces, tokens
 

@@ -2,7 +2,7 @@
 
 Codes: collection.kind 1 conversation 2 documents 3 facts. scope: a user's, a role's or a thread's; null: everybody's.
 scope.n_docs, sum_len, langs, posted: how many items, their length in terms, the languages among them, and whether it is
-so large that it has postings (records/postings.py).
+so large that it has postings (records/memory/postings.py).
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
 memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. memory.history: its earlier wordings, oldest

@@ -2,7 +2,7 @@
 
 posting: in which of a scope's items a term occurs, and in block 0 in how many.
 word: the words of a collection; embedding: their vectors (retrieval/sketch.py), null while owed; nearest: the words
-near them (records/vocabulary.py).
+near them (records/memory/vocabulary.py).
 vector_place: a place outside Postgres where a collection's vectors are searched, filled up to item "filled", then
 told changes up to transaction "written" and "log_id"; vector_log: the items whose vectors changed, and in which
 transaction, noted by triggers on memory.

@@ -11,7 +11,7 @@ import structlog
 from agentflow.ending import ended
 from agentflow.errors import AgentflowError
 from agentflow.records.jobs import Later
-from agentflow.records.outbox import Outbox
+from agentflow.records.memory.outbox import Outbox
 from agentflow.records.signals import Signals
 from agentflow.runs.summarizer import Summarizer
 from agentflow.turn import Json

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from agentflow.documents.apart import Reader
 from agentflow.records.connections import Connections
-from agentflow.records.forget import Forgetting
-from agentflow.records.holdings import Holdings
-from agentflow.records.library import Library
-from agentflow.records.portable import Portable
-from agentflow.records.retention import Retention
-from agentflow.records.rights import Rights
-from agentflow.records.scopes import Scopes
-from agentflow.records.summaries import Summaries
+from agentflow.records.memory.forget import Forgetting
+from agentflow.records.memory.holdings import Holdings
+from agentflow.records.memory.library import Library
+from agentflow.records.memory.portable import Portable
+from agentflow.records.memory.retention import Retention
+from agentflow.records.memory.rights import Rights
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.summaries import Summaries
 from agentflow.settings.schema import MemorySettings
 
 

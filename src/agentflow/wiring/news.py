@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from agentflow.records.feedback import Feedback
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.scopes import Scopes
 from agentflow.records.signals import LESSONS, SETS_GONE
 from agentflow.routing.intents import Intents
 from agentflow.runs.worker import Worker

@@ -18,9 +18,10 @@ from agentflow.records.branches import Threaded
 from agentflow.records.callbacks import CallbackRecords
 from agentflow.records.checkpoints import Checkpoints, TurnSaver
 from agentflow.records.connections import Connections
-from agentflow.records.forget import Forgetting, Selector
 from agentflow.records.jobs import Jobs
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.memory.forget import Forgetting, Selector
+from agentflow.records.memory.rights import Owner as Rightful
 from agentflow.records.own_checkpoints import OwnSaver
 from agentflow.records.protocol.accepting import Accepting
 from agentflow.records.protocol.assistants import Assistants
@@ -30,7 +31,6 @@ from agentflow.records.protocol.listeners import Listeners
 from agentflow.records.protocol.runs import Runs
 from agentflow.records.protocol.store import UserStore
 from agentflow.records.protocol.threads import ThreadRows
-from agentflow.records.rights import Owner as Rightful
 from agentflow.runs import callbacks, clock, webhooks
 from agentflow.runs.callbacks import Callbacks, Post
 from agentflow.runs.clock import Clock

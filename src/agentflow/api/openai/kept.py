@@ -10,8 +10,8 @@ from agentflow.api.openai.response_events import finished, opened
 from agentflow.errors import BadInput, Conflict, NotFound
 from agentflow.protocols import Owner, Piece, RunRecord, Said
 from agentflow.records.conversations import Kept
-from agentflow.records.forget import Selector
-from agentflow.records.rights import Owner as Rightful
+from agentflow.records.memory.forget import Selector
+from agentflow.records.memory.rights import Owner as Rightful
 from agentflow.routing.select import BASE, MODEL
 from agentflow.turn import Json
 from agentflow.wiring import Services

@@ -25,9 +25,9 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.errors import BadInput, Busy
-from agentflow.records.forget import Selector
+from agentflow.records.memory.forget import Selector
+from agentflow.records.memory.rights import Owner as Rightful
 from agentflow.records.protocol.threads import taken
-from agentflow.records.rights import Owner as Rightful
 from agentflow.runs.registry import OWN, assistant_of
 from agentflow.runs.wanted import Checkpoint, small
 from agentflow.turn import Json

@@ -21,12 +21,12 @@ from agentflow.memory.postgres.statements import (
     whole,
 )
 from agentflow.protocols import Beside, Owner, Scope, Vectors
-from agentflow.records.beside import beside
 from agentflow.records.connections import Connections
-from agentflow.records.memories import forgotten
-from agentflow.records.places import Places
-from agentflow.records.postings import WHOLE
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.beside import beside
+from agentflow.records.memory.places import Places
+from agentflow.records.memory.postings import WHOLE
+from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.records.memory.writing import forgotten
 from agentflow.retrieval.terms import DETECTED, question
 from agentflow.turn import Recollection
 

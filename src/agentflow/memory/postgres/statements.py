@@ -7,9 +7,9 @@ and where a collection's vectors are searched elsewhere, by what that place foun
 
 from dataclasses import asdict, dataclass, replace
 
-from agentflow.records.postings import COUNT, ITEM, LENGTH
-from agentflow.records.scopes import Place
-from agentflow.records.vocabulary import NEAR, NEARNESS
+from agentflow.records.memory.postings import COUNT, ITEM, LENGTH
+from agentflow.records.memory.scopes import Place
+from agentflow.records.memory.vocabulary import NEAR, NEARNESS
 from agentflow.retrieval.bm25 import K1, B
 from agentflow.retrieval.fusion import Weights
 

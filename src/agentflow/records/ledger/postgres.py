@@ -43,8 +43,8 @@ from agentflow.records.ledger.statements import (
     RENEW,
     REOPEN,
 )
-from agentflow.records.memories import written
-from agentflow.records.scopes import Scopes
+from agentflow.records.memory.scopes import Scopes
+from agentflow.records.memory.writing import written
 from agentflow.turn import Context, Json
 
 STATUS: tuple[RunStatus, ...] = ("queued", "running", "done", "failed", "cancelled")

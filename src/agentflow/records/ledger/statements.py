@@ -3,8 +3,8 @@
 from agentflow.records.branches import PARTS as PARTS_OF
 from agentflow.records.connections import UNUSED
 from agentflow.records.details import TOLD
-from agentflow.records.memories import INSERT
-from agentflow.records.postings import WORDS
+from agentflow.records.memory.postings import WORDS
+from agentflow.records.memory.writing import INSERT
 
 # The thread (made if new; untouched if it is somebody else's), the run and the user's message.
 # The run starts at once, with attempt 1, unless an earlier run of the thread is still open.

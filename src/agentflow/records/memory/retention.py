@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentflow.records.connections import Connections
-from agentflow.records.forget import Forgetting, Selector
-from agentflow.records.rights import Owner
-from agentflow.records.traces import Traces
+from agentflow.records.memory.forget import Forgetting, Selector
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.traces import Traces
 from agentflow.settings import Collection
 
 BATCH = 500

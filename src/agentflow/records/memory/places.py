@@ -12,9 +12,9 @@ import structlog
 
 from agentflow.errors import HomeDown
 from agentflow.protocols import VectorHome, Vectors
-from agentflow.records.scopes import Place
-from agentflow.records.teller import LEASE, Proof, Teller
-from agentflow.records.vectors import Spot, VectorRecord
+from agentflow.records.memory.scopes import Place
+from agentflow.records.memory.teller import LEASE, Proof, Teller
+from agentflow.records.memory.vectors import Spot, VectorRecord
 
 log = structlog.get_logger(__name__)
 PAUSE = 5.0

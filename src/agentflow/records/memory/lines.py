@@ -20,8 +20,8 @@ from pydantic import (
 from agentflow.documents.chunks import Chunk
 from agentflow.errors import BadInput
 from agentflow.protocols import DOCUMENTS, NewMemory
-from agentflow.records.memories import KINDS
-from agentflow.records.rights import Owner
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.writing import KINDS
 from agentflow.turn import Json
 
 LONGEST = 1 << 20  # bytes of a line: a memory with all its earlier wordings

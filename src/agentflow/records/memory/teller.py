@@ -14,7 +14,7 @@ import structlog
 
 from agentflow.errors import HomeDown
 from agentflow.protocols import VectorHome, Vectors
-from agentflow.records.vectors import Change, Heard, Spot, VectorRecord
+from agentflow.records.memory.vectors import Change, Heard, Spot, VectorRecord
 
 log = structlog.get_logger(__name__)
 LEASE, KEPT = 60.0, 10.0

@@ -36,7 +36,7 @@ class Place:
 class Scopes:
     """Finds places; `model` and `dim` are the embedder's, and a collection keeps to the one it began with.
 
-    `indexed`: collections that have a vector index (records/indexes.py).
+    `indexed`: collections that have a vector index (records/memory/indexes.py).
     """
 
     connections: Connections

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Embedder
-from agentflow.records import postings
 from agentflow.records.connections import Connection, Connections, vector_text
-from agentflow.records.memories import INDEX, Text, indexed
-from agentflow.records.scopes import Place
-from agentflow.records.vocabulary import LANGUAGE, Vocabulary
+from agentflow.records.memory import postings
+from agentflow.records.memory.scopes import Place
+from agentflow.records.memory.vocabulary import LANGUAGE, Vocabulary
+from agentflow.records.memory.writing import INDEX, Text, indexed
 from agentflow.retrieval.terms import embedded_text, language_of
 
 DUE = """

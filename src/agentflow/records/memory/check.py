@@ -8,8 +8,8 @@ from psycopg import sql
 
 from agentflow.protocols import Vectors
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.places import Places
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.places import Places
+from agentflow.records.memory.scopes import Place, Scopes
 from agentflow.turn import Json
 
 K = 10

@@ -15,8 +15,8 @@ import numpy as np
 
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connection, Connections, vector_text
-from agentflow.records.postings import LOCK, WORDS, take_out
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.postings import LOCK, WORDS, take_out
+from agentflow.records.memory.scopes import Place, Scopes
 from agentflow.retrieval import terms
 from agentflow.retrieval.pieces import tokens
 

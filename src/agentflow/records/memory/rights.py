@@ -15,9 +15,9 @@ from agentflow import protocols
 from agentflow.errors import BadInput, NotFound
 from agentflow.protocols import Scope
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.memories import INDEX, KINDS, Text, indexed
-from agentflow.records.postings import take_out
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.postings import take_out
+from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.records.memory.writing import INDEX, KINDS, Text, indexed
 from agentflow.retrieval.pieces import PIECE_TOKENS, tokens
 from agentflow.retrieval.terms import language_of
 from agentflow.turn import Json

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentflow import protocols
 from agentflow.records.connections import Connections
-from agentflow.records.rights import Owner
+from agentflow.records.memory.rights import Owner
 from agentflow.turn import Json
 
 COLLECTIONS = """

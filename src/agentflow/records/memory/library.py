@@ -17,12 +17,12 @@ from psycopg.types.json import Jsonb
 from agentflow.documents.chunks import Chunk
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.forget import LIMITS, remove
-from agentflow.records.lines import Whole
-from agentflow.records.marks import mark
-from agentflow.records.memories import ADD, written
-from agentflow.records.rights import Owner
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.forget import LIMITS, remove
+from agentflow.records.memory.lines import Whole
+from agentflow.records.memory.marks import mark
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.records.memory.writing import ADD, written
 from agentflow.turn import Json
 
 CHUNK_SOURCES = UUID("b41b2d8e-2c0f-4d57-9b5a-0d3a1f6f8e11")

@@ -23,11 +23,11 @@ from tenacity import AsyncRetrying, retry_if_exception_cause_type, stop_after_at
 from agentflow import protocols
 from agentflow.errors import BadInput
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.postings import distinct, take_out, unindexed
-from agentflow.records.rights import Owner
+from agentflow.records.memory.postings import distinct, take_out, unindexed
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.traces import Traces
+from agentflow.records.memory.vocabulary import LANGUAGE, NEAR
 from agentflow.records.signals import LESSONS, SETS_GONE
-from agentflow.records.traces import Traces
-from agentflow.records.vocabulary import LANGUAGE, NEAR
 from agentflow.retrieval.terms import stems, term, words
 from agentflow.turn import Json
 

@@ -12,8 +12,8 @@ from typing import Any
 from agentflow.errors import BadInput, Forbidden
 from agentflow.protocols import Scope
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.library import Library
-from agentflow.records.lines import (
+from agentflow.records.memory.library import Library
+from agentflow.records.memory.lines import (
     SESSIONS,
     ChunkLine,
     DocumentLine,
@@ -25,10 +25,10 @@ from agentflow.records.lines import (
     parsed,
     sources,
 )
-from agentflow.records.marks import mark
-from agentflow.records.memories import ADD, written
-from agentflow.records.rights import Owner
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.marks import mark
+from agentflow.records.memory.rights import Owner
+from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.records.memory.writing import ADD, written
 from agentflow.turn import Json
 
 BATCH = 256

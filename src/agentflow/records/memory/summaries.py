@@ -8,8 +8,8 @@ from uuid import UUID, uuid5
 
 from agentflow.protocols import NewMemory, Owner
 from agentflow.records.connections import Connections
-from agentflow.records.memories import ADD, SESSION, written
-from agentflow.records.scopes import Place, Scopes
+from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.records.memory.writing import ADD, SESSION, written
 
 SUMMARY_SOURCES = UUID("6d5a9b6e-58f5-4c0a-8f5e-1f0c5b8e7a42")
 TRUST = 5

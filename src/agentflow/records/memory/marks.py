@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from psycopg.types.json import Jsonb
 
 from agentflow.records.connections import Connection
-from agentflow.records.lines import Marks
-from agentflow.records.postings import take_out
+from agentflow.records.memory.lines import Marks
+from agentflow.records.memory.postings import take_out
 
 MARK = """
 update memory m set pinned = u.pinned, hidden = u.hidden, expires_at = u.expires, history = u.history
