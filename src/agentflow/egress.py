@@ -87,14 +87,13 @@ class Egress:
         *,
         limit: int,
         seconds: float = 600.0,
-        headers: Mapping[str, str] | None = None,
         schemes: Sequence[str] = ("https",),
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The body of a GET in chunks, over up to five redirects, each judged; all within `seconds`.
 
         Raises AddressRefused, and Unreachable for any status but 200, for more than `limit` bytes, and for time.
         """
-        async with self.stream(url, limit=limit, seconds=seconds, headers=headers, schemes=schemes) as answer:
+        async with self.stream(url, limit=limit, seconds=seconds, schemes=schemes) as answer:
             if answer.status != 200:
                 raise Unreachable(f"{shown(url)} answered {answer.status}.")
             yield answer.chunks

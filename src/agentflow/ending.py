@@ -8,7 +8,7 @@ AGAIN = 5.0
 """Seconds that a task has to tidy up before it is told again."""
 
 
-async def ended(tasks: Iterable[asyncio.Future[Any]], *, again: float = AGAIN) -> None:
+async def end(tasks: Iterable[asyncio.Future[Any]], *, again: float = AGAIN) -> None:
     """Cancel them and wait for the last; what they raise or return is nobody's any more.
 
     Once is not enough: a cancellation is lost where a database driver raises its own error for the statement that

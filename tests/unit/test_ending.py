@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agentflow.ending import ended
+from agentflow.ending import end
 
 
 async def test_a_task_that_swallows_its_cancellation_is_told_again() -> None:
@@ -22,7 +22,7 @@ async def test_a_task_that_swallows_its_cancellation_is_told_again() -> None:
 
     task = asyncio.create_task(deaf())
     await asyncio.sleep(0)
-    await ended([task], again=0.01)
+    await end([task], again=0.01)
     assert (told, task.cancelled()) == (3, True)
 
 
@@ -38,7 +38,7 @@ async def test_a_task_that_tidies_up_is_waited_for() -> None:
 
     task = asyncio.create_task(tidy())
     await asyncio.sleep(0)
-    await ended([task])
+    await end([task])
     assert tidied == [True]
 
 
@@ -46,5 +46,5 @@ async def test_a_task_that_tidies_up_is_waited_for() -> None:
 async def test_what_has_ended_already_is_left_as_it_is(error: Exception | None) -> None:
     done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     done.set_exception(error) if error else done.set_result("said")
-    await ended([done])
+    await end([done])
     assert (done.cancelled(), done.exception()) == (False, error)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from agentflow.ending import ended
+from agentflow.ending import end
 
 _T = TypeVar("_T")
 
@@ -35,7 +35,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
             raise Gone
         return await doing
     finally:
-        await ended([doing, watching])
+        await end([doing, watching])
 
 
 async def _hung_up(request: Request) -> None:

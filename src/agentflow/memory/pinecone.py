@@ -12,8 +12,8 @@ from agentflow.errors import HomeDown
 from agentflow.protocols import Vectors
 
 Result = TypeVar("Result")
-BATCH, SETTLING = 200, 20.0
-"""Vectors per request (its limit is 1,000 or 2 MB), and seconds until a write must be readable."""
+BATCH = 200
+"""Vectors per request; its limit is 1,000 or 2 MB."""
 
 
 @dataclass(frozen=True)

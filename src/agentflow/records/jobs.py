@@ -114,14 +114,14 @@ class Jobs:
         )
         self.app = procrastinate.App(connector=connector)
 
-    def on(self, name: str, handler: Handler, *, tries: int = TRIES) -> None:
+    def on(self, name: str, handler: Handler) -> None:
         """Do jobs of this name so; before `run`."""
 
         async def work(context: procrastinate.JobContext, /, **payload: Any) -> None:
             async with self._at_work(context.job):
                 await handler(payload)
 
-        self.app.task(name=name, pass_context=True, retry=Patience(tries))(work)
+        self.app.task(name=name, pass_context=True, retry=Patience())(work)
 
     def every(self, cron: str, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do this at the times of a cron line, in one of all processes; before `run`. A failure waits for the next."""

@@ -18,18 +18,8 @@ class Duty:
         began = _last(self.at, now)
         return began > (since if self.until is None else _last(self.until, now))
 
-    def next_change(self, now: datetime) -> datetime:
-        """When the duty begins or ends next."""
-        begins = _next(self.at, now)
-        return begins if self.until is None else min(begins, _next(self.until, now))
-
 
 def _last(line: str, now: datetime) -> datetime:
     """The last time at or before now."""
     found: datetime = croniter(line, now + timedelta(seconds=1)).get_prev(datetime)
-    return found
-
-
-def _next(line: str, now: datetime) -> datetime:
-    found: datetime = croniter(line, now).get_next(datetime)
     return found

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AdapterError, AgentflowError, NoRoom
 from agentflow.residency.carrier import Carrier
 from agentflow.residency.cast import Cast
@@ -151,7 +151,7 @@ class Traffic:
 
     async def close(self) -> None:
         """Stop what moves."""
-        await ended(self._tasks)
+        await end(self._tasks)
 
     def _leaving(self, tier: Tier) -> list[asyncio.Task[None]]:
         return [one.leaving[tier] for one in self._cast if tier in one.leaving]

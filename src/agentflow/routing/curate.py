@@ -132,13 +132,13 @@ def _confusions(report: Report) -> list[Finding]:
     return found
 
 
-def tune(fitted: Classifier, rates: Sequence[float] = RATES) -> list[Setting]:
+def tune(fitted: Classifier) -> list[Setting]:
     """What each `reject_rate` would mean, on left-out examples (and those of `out_of_scope`)."""
     sample = _sample(fitted)
     if sample is None:
         return []
     found = []
-    for rate in rates:
+    for rate in RATES:
         threshold = float(np.quantile(sample.scope[sample.inside], rate))
         kept = sample.scope >= threshold
         caught = share(~kept[~sample.inside]) if (~sample.inside).any() else None
@@ -147,14 +147,14 @@ def tune(fitted: Classifier, rates: Sequence[float] = RATES) -> list[Setting]:
     return found
 
 
-def tune_margin(fitted: Classifier, rates: Sequence[float] = RATES) -> list[MarginSetting]:
+def tune_margin(fitted: Classifier) -> list[MarginSetting]:
     """What each `ask_rate` would mean, on left-out examples of roles."""
     sample = _sample(fitted)
     if sample is None:
         return []
     lead, right = sample.lead[sample.inside], sample.right[sample.inside]
     found = []
-    for rate in rates:
+    for rate in RATES:
         threshold = float(np.quantile(lead, rate))
         asked = lead < threshold
         found.append(MarginSetting(rate, threshold, share(asked), share(asked[~right]), share(right[~asked])))

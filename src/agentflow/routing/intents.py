@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.protocols import Embedder, Message, Vectors
 from agentflow.routing.classifier import Classifier, examples_of, fit
@@ -85,7 +85,7 @@ class Intents:
     async def close(self) -> None:
         """Stop recalibrating."""
         if self._refit is not None:
-            await ended([self._refit])
+            await end([self._refit])
 
     async def replace(self, roles: Sequence[RoleExamples], settings: RouterSettings) -> None:
         """Take these instead. Requests go on with the old ones until the new classifier is ready.

@@ -4,6 +4,9 @@ import numpy as np
 
 from agentflow.routing.report import Report
 
+CELL, MARGIN = 28, 130
+"""Pixels of a cell of the picture, and of the names beside it."""
+
 
 def table(report: Report, width: int = 12) -> str:
     """The confusion matrix as text: rows are the truth, columns what was said; zeros are dots."""
@@ -16,23 +19,23 @@ def table(report: Report, width: int = 12) -> str:
     return "\n".join(lines)
 
 
-def picture(report: Report, cell: int = 28, margin: int = 130) -> str:
+def picture(report: Report) -> str:
     """The confusion matrix as SVG: rows are the truth; the darker, the larger its share of the row."""
     names = [*report.roles, "none"]
-    size = margin + cell * len(names) + 10
+    size = MARGIN + CELL * len(names) + 10
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" font-size="11">'
     parts = [opening, f'<rect width="{size}" height="{size}" fill="#fff"/>']
     for place, name in enumerate(names):
-        middle = margin + cell * place + cell / 2
+        middle = MARGIN + CELL * place + CELL / 2
         label = _escaped(name[:20])
-        parts.append(f'<text x="{margin - 6}" y="{middle + 4}" text-anchor="end">{label}</text>')
-        turned = f'transform="rotate(-60 {middle} {margin - 6})"'
-        parts.append(f'<text x="{middle}" y="{margin - 6}" {turned}>{label}</text>')
+        parts.append(f'<text x="{MARGIN - 6}" y="{middle + 4}" text-anchor="end">{label}</text>')
+        turned = f'transform="rotate(-60 {middle} {MARGIN - 6})"'
+        parts.append(f'<text x="{middle}" y="{MARGIN - 6}" {turned}>{label}</text>')
     totals = np.maximum(report.matrix.sum(axis=1), 1).tolist()
     for row, counts in enumerate(report.matrix.tolist()):
         for column, number in enumerate(counts):
-            corner = (margin + cell * column, margin + cell * row)
-            parts.append(_cell(corner, cell, number, number / totals[row], right=row == column))
+            corner = (MARGIN + CELL * column, MARGIN + CELL * row)
+            parts.append(_cell(corner, CELL, number, number / totals[row], right=row == column))
     return "\n".join([*parts, "</svg>\n"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
@@ -136,7 +136,7 @@ class Attempts:
                 raise lost[0] from None
             raise
         finally:
-            await ended([beating])
+            await end([beating])
 
     async def _failed(self, feed: Feed, lease: Lease, error: AgentflowError) -> AgentflowError:
         """Record the reason and return the error to raise. A database that is down leaves it to the janitor."""

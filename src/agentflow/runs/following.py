@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AgentflowError
 from agentflow.protocols import Owner
 from agentflow.records.protocol.events import EventLog
@@ -81,7 +81,7 @@ class Following:
 
     async def close(self) -> None:
         """Leave what runs elsewhere."""
-        await ended(self.tasks.values())
+        await end(self.tasks.values())
 
     async def _reaches(self, owner: Owner, feed: Feed, seen: int) -> bool:
         """Whether the log goes on where the reader stopped; what was told just now is not in it yet."""

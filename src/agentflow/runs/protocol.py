@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, DatabaseDown
 from agentflow.protocols import Lease, Ledger
 from agentflow.records.protocol.accepting import Accepting
@@ -104,7 +104,7 @@ class ProtocolRuns:
             stream.add("error", error_shown(error))
             raise
         finally:
-            await ended([flushing])
+            await end([flushing])
             await self._flushed(lease)
             self.owed.pop(lease.run_id, None)
 

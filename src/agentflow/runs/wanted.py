@@ -142,10 +142,10 @@ async def found_assistant(served: Served, name: str, tenant: int, *, remembered:
     return await get(tenant, wanted)
 
 
-def small(meta: Mapping[str, Any] | None, field: str = "metadata") -> Json:
+def small(meta: Mapping[str, Any] | None) -> Json:
     """Metadata within its limit. Raises BadInput."""
     if meta and len(str(meta)) > META_BYTES:
-        raise BadInput(f"{field} is larger than {META_BYTES} bytes.", field=field)
+        raise BadInput(f"metadata is larger than {META_BYTES} bytes.", field="metadata")
     return dict(meta or {})
 
 

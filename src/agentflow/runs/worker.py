@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
@@ -183,14 +183,14 @@ class Worker:
         """Let turns end for `grace` seconds; what waits and the rest go on in other processes or at the next start."""
         self.closing = True
         waiting = {run_id: task for run_id, task in self.tasks.items() if run_id not in self.seated}
-        await ended(waiting.values())
+        await end(waiting.values())
         if waiting:
             with contextlib.suppress(DatabaseDown):
                 await self.ledger.leave(list(waiting))
         tasks = list(self.tasks.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        await ended(tasks)
+        await end(tasks)
         if self.helping is not None:
             await asyncio.gather(self.helping, return_exceptions=True)
         if self.protocol is not None:

@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AgentflowError
 from agentflow.records.jobs import Later
 from agentflow.records.memory.outbox import Outbox
@@ -81,7 +81,7 @@ async def _in_background(stack: AsyncExitStack, services: Services, place: Place
 
     async def stop() -> None:
         await services.worker.close(grace=services.settings.server.drain)
-        await ended(loops)
+        await end(loops)
 
     stack.push_async_callback(stop)
 

@@ -31,7 +31,7 @@ from agentflow.api.protocol.wire import (
     who,
 )
 from agentflow.api.sse import Events
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, BadInput, Conflict
 from agentflow.runs.encoding import encoded
 from agentflow.runs.events import Behind
@@ -251,7 +251,7 @@ class Session:
 
     async def close(self) -> None:
         """End every subscription."""
-        await ended(self.subscriptions.values())
+        await end(self.subscriptions.values())
 
     async def _subscribe(self, body: Command) -> None:
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.engines.launcher.command import Command
 from agentflow.errors import StartError
 
@@ -91,7 +91,7 @@ class Supervisor:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return ready
         finally:
-            await ended([*ends, answers])
+            await end([*ends, answers])
 
     async def _answers(self) -> None:
         began = self.clock()

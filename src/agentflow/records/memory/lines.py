@@ -27,7 +27,6 @@ from agentflow.turn import Json
 LONGEST = 1 << 20  # bytes of a line: a memory with all its earlier wordings
 PLACES = 1 << 20  # within a session, as fusion counts them
 SESSIONS = 1 << 43
-Words = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Content = Annotated[str, Field(min_length=1, max_length=20_000, pattern=r"^[^\x00]*$")]
 

@@ -26,7 +26,7 @@ import structlog
 from agentflow.adapters import CONFIG, WEIGHTS, AdapterFiles
 from agentflow.adapters.config import CONFIG_LIMIT
 from agentflow.egress import shown
-from agentflow.ending import ended
+from agentflow.ending import end
 from agentflow.errors import AdapterError, FetchFailed, InvalidAdapter, NoRoom
 from agentflow.protocols import RemoteFile, Source
 from agentflow.shelves.disk.arrival import heard, resumable, silent, written
@@ -161,7 +161,7 @@ class DiskCache:
 
     async def close(self) -> None:
         """Stop downloads; the next start goes on with them."""
-        await ended(self._coming.values())
+        await end(self._coming.values())
         if self._lock is not None:
             self._lock.close()
         self._claimed, self._lock = False, None
