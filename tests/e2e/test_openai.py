@@ -549,6 +549,16 @@ def test_a_front_ends_own_call_is_answered_by_the_base_and_leaves_nothing(client
     assert not any("Wanda" in one["content"] for one in told["memories"])
 
 
+def test_a_title_asked_for_by_a_tool_that_must_be_called_is_a_front_ends_call(client) -> None:
+    task = "Analyze this conversation and give its language and a title in 5 words or less.\n\nUser: hi\nAI: hello"
+    body = {"model": "agentflow/coder", "messages": [{"role": "user", "content": task}], "tools": [TOOL]}
+    forced = {**body, "tool_choice": {"type": "function", "function": {"name": "look"}}}
+    kinds = [
+        client.post("/v1/chat/completions", json=one).headers["x-agentflow-kind"] for one in (body, forced)
+    ]
+    assert kinds == ["turn", "utility"]
+
+
 def test_the_bare_base_has_no_memory_and_no_thread(client) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
     answer = client.post("/v1/chat/completions", json=body)

@@ -16,6 +16,7 @@ from agentflow.api.openai.threads import Placed, placed, spoken_for
 from agentflow.api.openai.utility import HEADER, is_utility
 from agentflow.brief import brief
 from agentflow.errors import AgentflowError, BadInput, TooLarge
+from agentflow.prompt import ChatMessage
 from agentflow.protocols import Piece
 from agentflow.routing.select import BASE
 from agentflow.runs.feed import Feed
@@ -44,7 +45,7 @@ async def answered(order: Order, request: Request, *, key: str | None) -> Answer
     services: Services = request.app.state.services
     chosen = target(order.model, services.settings)
     chore = request.headers.get(HEADER, "").lower() == "utility" or is_utility(
-        order.sent, stream=order.stream, tools=bool(order.tools)
+        order.sent, stream=order.stream, tools=order.may_call
     )
     if chosen.bare or chore:
         return await _bare(order, services, "utility" if chore else "bare")
@@ -135,7 +136,9 @@ async def _bare(order: Order, services: Services, kind: str) -> Answer:
     if not order.sent.text.strip() and not order.sent.after:
         raise BadInput("There is no message of a user to answer.", field="messages")
     sent = order.sent
-    given: Given = {**order.given, "system": sent.system, "history": sent.before, "after": sent.after}
+    closing: list[ChatMessage] = [{"role": "user", "content": sent.closing}] if sent.closing else []
+    after = [*sent.after, *closing] if kind == "utility" else sent.after
+    given: Given = {**order.given, "system": sent.system, "history": sent.before, "after": after}
     role = Role(generation={"max_tokens": LONGEST_BARE})
     prompt = brief(sent.text, role=role, able=services.engine.capabilities, given=given)
     pieces = services.engine.generate(prompt, adapter=None)

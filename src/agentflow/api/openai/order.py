@@ -83,8 +83,9 @@ class Order:
     digest: bytes
 
     @property
-    def tools(self) -> list[Json]:
-        return self.given.get("tools", [])
+    def may_call(self) -> bool:
+        """Whether there are tools to be used at will: one that must be called is the form of the answer."""
+        return self.given.get("tool_choice") in ("auto", "required")
 
 
 def chat_order(body: ChatBody, able: Capabilities) -> Order:

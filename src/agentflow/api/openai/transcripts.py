@@ -23,12 +23,14 @@ class Transcript:
     """System prompts joined, the messages before the user's last one, that one, and what came after it.
 
     `text` is the user's own; what a front end has put around it, passages of documents above all, is in `system`.
+    `closing` is a system prompt that stands at the very end: a note for the answer, or an order in place of a message.
     """
 
     system: str
     before: list[ChatMessage]
     text: str
     after: list[ChatMessage]
+    closing: str = ""
 
     def turns(self) -> list[Pair]:
         """Messages and answers before the last message.
@@ -57,12 +59,13 @@ def read(messages: Sequence[Mapping[str, Any]]) -> Transcript:
     found = [_message(one, f"messages.{place}") for place, one in enumerate(messages)]
     system = "\n\n".join(one["content"] for one in found if one["role"] == "system" and one["content"])
     talk = [one for one in found if one["role"] != "system"]
+    closing = found[-1]["content"] if found and found[-1]["role"] == "system" and talk else ""
     last = max((place for place, one in enumerate(talk) if one["role"] == "user"), default=None)
     if last is None:
-        return Transcript(system, [], "", talk)
+        return Transcript(system, [], "", talk, closing)
     asked = unwrapped(talk[last]["content"])
     orders = "\n\n".join(filter(None, (system, asked.around)))
-    return Transcript(orders, talk[:last], asked.own, talk[last + 1 :])
+    return Transcript(orders, talk[:last], asked.own, talk[last + 1 :], closing)
 
 
 def from_items(given: str | Sequence[Any], instructions: str | None) -> list[Json]:
