@@ -10,44 +10,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agentflow.engines.local.answer import BASE_VOICE, Answer
+from agentflow.engines.local.answer import Answer
+from agentflow.engines.local.voices import Load, Unload, Voices, as_agentflow
 from agentflow.errors import (
-    AdapterError,
     AgentflowError,
     EngineDown,
     GenerationFailed,
     PromptRefused,
-    StartError,
 )
-from agentflow.protocols import EngineTier
 
 if TYPE_CHECKING:
     from agentflow.engines.local.cache import Rows
-    from agentflow.engines.local.model import Model, Weights
-
-
-@dataclass(frozen=True)
-class Load:
-    """Order: bring an adapter to a tier, from its folder or from the other tier."""
-
-    name: str
-    folder: Path
-    tier: EngineTier
-    done: "Future[None]"
-
-
-@dataclass(frozen=True)
-class Unload:
-    """Order: free an adapter once its answers are given."""
-
-    name: str
-    done: "Future[None]"
+    from agentflow.engines.local.model import Model
 
 
 @dataclass(frozen=True)
@@ -58,39 +37,13 @@ class Close:
 Order = Answer | Load | Unload | Close
 
 
-@dataclass(frozen=True)
-class Voice:
-    """A loaded adapter: where it came from, and what the model calls it."""
-
-    folder: Path
-    name: str
-
-
-@dataclass(frozen=True)
-class Resting:
-    """An adapter whose weights wait in RAM."""
-
-    folder: Path
-    weights: "Weights"
-
-
-@dataclass(frozen=True)
-class _Leaver:
-    """A voice that has left and is still heard; `work` is done after its last answer."""
-
-    voice: str
-    done: "Future[None]"
-    work: Callable[[], None]
-
-
 class Decoder(threading.Thread):
     """`opened` is done when the model is there, or has the error that kept it away."""
 
     def __init__(self, open_model: "Callable[[], Model]", batch: int) -> None:
         super().__init__(name="agentflow-decoder", daemon=True)
         self.opened: Future[None] = Future()
-        self.voices: dict[str, Voice] = {}
-        self.resting: dict[str, Resting] = {}
+        self.voices = Voices()
         self._open_model = open_model
         self._batch = batch
         self._inbox: SimpleQueue[Order] = SimpleQueue()
@@ -99,7 +52,6 @@ class Decoder(threading.Thread):
         self._waiting: deque[Answer] = deque()
         self._active: list[Answer] = []
         self._rows: Rows | None = None
-        self._leaving: list[_Leaver] = []
 
     @property
     def running(self) -> int:
@@ -118,8 +70,8 @@ class Decoder(threading.Thread):
             self._model = self._open_model()
         except Exception as error:  # noqa: BLE001 - logged, and raised to all who wait
             structlog.get_logger().warning("engine.local.not_started", error=str(error))
-            self._end(_as_agentflow(error))
-            self.opened.set_exception(_as_agentflow(error))
+            self._end(as_agentflow(error))
+            self.opened.set_exception(as_agentflow(error))
             return
         self.opened.set_result(None)
         try:
@@ -143,71 +95,23 @@ class Decoder(threading.Thread):
         return True
 
     def _is_idle(self) -> bool:
-        return not (self._active or self._waiting or self._leaving)
+        return not (self._active or self._waiting or self.voices.somebody_leaves)
 
     def _accept(self, order: Order) -> None:
         if isinstance(order, Answer):
             self._queue(order)
         elif isinstance(order, Load):
-            self._move(order)
+            self.voices.move(order, self._model)
         elif isinstance(order, Unload):
-            self.resting.pop(order.name, None)
-            voice = self.voices.pop(order.name, None)
-            if voice:
-                self._leaving.append(_Leaver(voice.name, order.done, partial(self._model.unload, voice.name)))
-            else:
-                order.done.set_result(None)
+            self.voices.leave(order, self._model)
 
     def _queue(self, answer: Answer) -> None:
-        voice = self.voices.get(answer.adapter) if answer.adapter else Voice(Path(), BASE_VOICE)
+        voice = self.voices.of(answer.adapter)
         if voice:
             answer.voice = voice.name
             self._waiting.append(answer)
         else:
             answer.fail(_not_loaded(str(answer.adapter)))
-
-    def _move(self, order: Load) -> None:
-        """Down to RAM after the adapter's last answer, up to the model at once."""
-        voice = self.voices.get(order.name)
-        if order.tier == "ram" and voice is not None and voice.folder == order.folder:
-            del self.voices[order.name]
-            self._leaving.append(_Leaver(voice.name, order.done, partial(self._lower, order.name, voice)))
-        elif order.tier == "ram":
-            _fulfil(order.done, partial(self._rest, order.name, order.folder))
-        else:
-            _fulfil(order.done, partial(self._load, order.name, order.folder))
-
-    def _load(self, name: str, folder: Path) -> None:
-        self._check_folder(name, folder)
-        if name in self.voices:
-            return
-        resting = self.resting.get(name)
-        voice = self._model.attach(resting.weights) if resting else self._model.load(folder)
-        self.voices[name] = Voice(folder, voice)
-        self.resting.pop(name, None)
-
-    def _rest(self, name: str, folder: Path) -> None:
-        self._check_folder(name, folder)
-        if name not in self.resting:
-            self.resting[name] = Resting(folder, self._model.read(folder))
-
-    def _lower(self, name: str, voice: Voice) -> None:
-        """Unless it was loaded again meanwhile."""
-        try:
-            if name not in self.voices:
-                self.resting[name] = Resting(voice.folder, self._model.weights(voice.name))
-        finally:
-            self._model.unload(voice.name)
-
-    def _check_folder(self, name: str, folder: Path) -> None:
-        known = self.voices.get(name) or self.resting.get(name)
-        if known is not None and known.folder != folder:
-            raise AdapterError(
-                f"adapter: '{name}' was loaded from {known.folder} and cannot come from {folder} too. "
-                "Give the new files a new name.",
-                field="adapter",
-                value=name,
-            )
 
     # --- one turn of the loop
 
@@ -288,20 +192,14 @@ class Decoder(threading.Thread):
             answer.hear(tokens[index], self._model.ends)
 
     def _free(self) -> None:
-        """Adapters that left go when nobody speaks with them any more."""
-        busy = {answer.voice for answer in (*self._active, *self._waiting)}
-        ready = [leaver for leaver in self._leaving if leaver.voice not in busy]
-        self._leaving = [leaver for leaver in self._leaving if leaver.voice in busy]
-        for leaver in ready:
-            _fulfil(leaver.done, leaver.work)
+        self.voices.free({answer.voice for answer in (*self._active, *self._waiting)})
 
     def _end(self, reason: AgentflowError) -> None:
         with self._door:
             self.ended = reason
         for answer in (*self._active, *self._waiting):
             answer.fail(reason)
-        for leaver in self._leaving:
-            leaver.done.set_result(None)
+        self.voices.end()
         while not self._inbox.empty():
             order = self._inbox.get()
             if isinstance(order, Answer):
@@ -312,30 +210,6 @@ class Decoder(threading.Thread):
 
 def _is_wanted(answer: Answer) -> bool:
     return not (answer.cancelled or answer.finished)
-
-
-def _fulfil(done: "Future[None]", work: Callable[[], None]) -> None:
-    if not done.set_running_or_notify_cancel():
-        return
-    try:
-        work()
-    except Exception as error:  # noqa: BLE001 - whoever gave the order gets it
-        done.set_exception(_as_agentflow(error))
-    else:
-        done.set_result(None)
-
-
-def _as_agentflow(error: Exception) -> AgentflowError:
-    if isinstance(error, AgentflowError):
-        return error
-    if isinstance(error, ImportError):
-        return StartError(
-            f"The local engine needs torch, transformers and peft ({error}). Install them with "
-            "pip install 'agentflow[local]' (the CPU build of torch suffices), or set model.engine to vllm.",
-            field="model.engine",
-            value="local",
-        )
-    return EngineDown(f"The local engine failed: {error!r}")
 
 
 def _not_loaded(adapter: str) -> GenerationFailed:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentflow.engines.local.answer import Answer
-from agentflow.engines.local.decoder import Close, Decoder, Load, Unload
+from agentflow.engines.local.decoder import Close, Decoder
+from agentflow.engines.local.voices import Load, Unload
 from agentflow.errors import AdapterError, AgentflowError, EngineDown, GenerationFailed
 from agentflow.protocols import Capabilities, EngineTier, Health, Loaded, Piece, Prompt
 from agentflow.speech.chat import ONE_TOKEN
@@ -89,7 +90,8 @@ class LocalEngine:
     async def load(self, name: str, folder: Path, *, tier: EngineTier = "vram") -> None:
         """To "ram" are tensors on the CPU, to "vram" layers of the model on its device."""
         decoder = await self._ready()
-        if tier == "vram" and name in decoder.voices and decoder.voices[name].folder == folder:
+        speaking = decoder.voices.speaking.get(name)
+        if tier == "vram" and speaking is not None and speaking.folder == folder:
             return
         done: Future[None] = Future()
         decoder.post(Load(name, folder, tier, done))
@@ -111,7 +113,7 @@ class LocalEngine:
 
     async def pin(self, name: str) -> None:
         """Nothing leaves this engine unless it is told to: a pin is a note."""
-        if self._decoder is None or name not in self._decoder.voices:
+        if self._decoder is None or name not in self._decoder.voices.speaking:
             raise AdapterError(
                 f"adapter: '{name}' is not loaded: load it first.", field="adapter", value=name
             )
@@ -123,8 +125,9 @@ class LocalEngine:
     async def loaded(self) -> Sequence[Loaded]:
         if self._decoder is None:
             return []
-        awake = [Loaded(name, "vram", True, name in self._pinned) for name in list(self._decoder.voices)]
-        return [*awake, *(Loaded(name, "ram", exact=True) for name in list(self._decoder.resting))]
+        voices = self._decoder.voices
+        awake = [Loaded(name, "vram", True, name in self._pinned) for name in list(voices.speaking)]
+        return [*awake, *(Loaded(name, "ram", exact=True) for name in list(voices.resting))]
 
     async def health(self) -> Health:
         """A model that has not been needed yet is healthy."""
