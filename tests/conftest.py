@@ -1,10 +1,11 @@
 """What every test has: a clean environment, and one real Postgres for the session."""
 
+import asyncio
 import importlib.util
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -53,6 +54,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             name.startswith("AGENTFLOW_") and not name.startswith("AGENTFLOW_TEST_")
         ):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def soon() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Wait for a fact that other tasks, threads or processes bring about: a time would be a guess at the machine."""
+
+    async def wait(fact: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not fact():  # noqa: ASYNC110 - facts have no event
+                await asyncio.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

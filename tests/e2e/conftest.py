@@ -42,6 +42,7 @@ class House:
         """Start and wait until it listens; returns a client."""
         environment = {**os.environ, **({"AGENTFLOW_FAULT": fault} if fault else {})}
         command = [sys.executable, "-m", "agentflow", "serve", *arguments]
+        (self.folder / "out").unlink(missing_ok=True)  # workers of an earlier one may still write there
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("a") as err:
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=out, stderr=err)
         found = None

@@ -49,9 +49,12 @@ def asked(text: str) -> dict:
     return {"assistant_id": "five_steps", "input": said, **more}
 
 
-async def events(client: httpx.AsyncClient, method: str, path: str, **options: object) -> list[dict]:
-    """The frames of a stream until it ends or breaks off."""
-    found: list[dict] = [{}]
+async def events(
+    client: httpx.AsyncClient, method: str, path: str, heard: list[dict] | None = None, **options: object
+) -> list[dict]:
+    """The frames of a stream until it ends or breaks off; `heard` has them as they come."""
+    found = [{}] if heard is None else heard
+    found[:] = [{}]
     try:
         async with client.stream(method, path, **options) as answer:
             async for line in answer.aiter_lines():
@@ -94,11 +97,16 @@ async def test_runs_beyond_a_servers_seats_are_executed_by_the_others(clients) -
 
 async def test_streams_of_a_server_that_leaves_go_on_elsewhere_without_loss(houses, clients) -> None:
     threads = [(await clients[0].post("/threads", json={})).json()["thread_id"] for _ in range(STREAMS)]
+    heard: list[list[dict]] = [[] for _ in threads]
     reading = [
-        asyncio.create_task(events(clients[0], "POST", f"/threads/{one}/runs/stream", json=asked("slowly")))
-        for one in threads
+        asyncio.create_task(
+            events(clients[0], "POST", f"/threads/{one}/runs/stream", here, json=asked("slowly"))
+        )
+        for one, here in zip(threads, heard, strict=True)
     ]
-    await asyncio.sleep(1.5)
+    async with asyncio.timeout(60):
+        while not all(here and "id" in here[0] for here in heard):  # noqa: ASYNC110 - from outside
+            await asyncio.sleep(0.05)
     leaving = asyncio.create_task(asyncio.to_thread(houses[0].stop))
     seen = await asyncio.gather(*reading)
 

@@ -57,6 +57,13 @@ async def until(client: LangGraphClient, thread_id: str, run_id: str, status: st
             await asyncio.sleep(0.05)
 
 
+async def napping(client: LangGraphClient, thread_id: str) -> None:
+    """Its run has come to the step that naps."""
+    async with asyncio.timeout(60):
+        while (await client.threads.get_state(thread_id))["next"] != ["gather"]:  # noqa: ASYNC110 - from outside
+            await asyncio.sleep(0.05)
+
+
 async def collected(events) -> list:
     return [one async for one in events]
 
@@ -122,16 +129,16 @@ async def test_what_a_node_raises_is_told_and_stays_with_the_thread(client) -> N
 async def test_a_run_that_never_returns_is_ended_and_says_so(founded) -> None:
     house = founded("")
     file = house.folder / "agentflow.yaml"
-    file.write_text(file.read_text().replace("server: {port: 0}", "server: {port: 0, turn_seconds: 1s}"))
+    file.write_text(file.read_text().replace("server: {port: 0}", "server: {port: 0, turn_seconds: 3s}"))
     house.start("--graphs", str(GRAPHS)).close()
     async with get_client(url=house.address) as client:
         t = await thread(client)
-        events = await collected(client.runs.stream(t, G, input=say("slowly"), stream_mode="updates"))
+        events = await collected(client.runs.stream(t, G, input=say("endlessly"), stream_mode="updates"))
         found = await client.threads.get(t)
         (run,) = await client.runs.list(t)
-    error = {"error": "EngineTimeout", "message": "The turn took longer than server.turn_seconds = 1."}
+    error = {"error": "EngineTimeout", "message": "The turn took longer than server.turn_seconds = 3."}
     assert (events[-1].event, events[-1].data) == ("error", error)
-    assert (found["status"], found["error"], told(found["values"])) == ("error", error, ["slowly"])
+    assert (found["status"], found["error"], told(found["values"])) == ("error", error, ["endlessly"])
     assert run["status"] == "timeout"
 
 
@@ -188,18 +195,17 @@ async def test_sixteen_runs_at_once_on_one_thread_are_sixteen_turns(client) -> N
 
 async def test_reject_refuses_while_a_run_is_open(client) -> None:
     one = await thread(client)
-    first = await client.runs.create(one, G, input=say("slowly"))
+    first = await client.runs.create(one, G, input=say("endlessly"))
     with pytest.raises(ConflictError):
         await client.runs.create(one, G, input=say("hi"), multitask_strategy="reject")
     await client.runs.cancel(one, first["run_id"])
 
 
-@pytest.mark.parametrize(("strategy", "kept"), [("interrupt", ["slowly", "hi"]), ("rollback", ["hi"])])
+@pytest.mark.parametrize(("strategy", "kept"), [("interrupt", ["endlessly", "hi"]), ("rollback", ["hi"])])
 async def test_a_newer_run_stops_the_older_one(client, strategy: str, kept: list[str]) -> None:
     one = await thread(client)
-    first = await client.runs.create(one, G, input=say("slowly"))
-    await until(client, one, first["run_id"], "running")
-    await asyncio.sleep(0.3)
+    first = await client.runs.create(one, G, input=say("endlessly"))
+    await napping(client, one)
     second = await client.runs.create(one, G, input=say("hi"), multitask_strategy=strategy)
     assert told(await client.runs.join(one, second["run_id"])) == kept
     if strategy == "rollback":
@@ -209,14 +215,14 @@ async def test_a_newer_run_stops_the_older_one(client, strategy: str, kept: list
 
 async def test_a_cancelled_run_is_interrupted_and_can_be_taken_back(client) -> None:
     one = await thread(client)
-    first = await client.runs.create(one, G, input=say("slowly"))
-    await until(client, one, first["run_id"], "running")
+    first = await client.runs.create(one, G, input=say("endlessly"))
+    await napping(client, one)
     await client.runs.cancel(one, first["run_id"], wait=True)
     assert (await client.runs.get(one, first["run_id"]))["status"] == "interrupted"
-    again = await client.runs.create(one, G, input=say("slowly too"))
+    again = await client.runs.create(one, G, input=say("endlessly too"))
     await until(client, one, again["run_id"], "running")
     await client.runs.cancel(one, again["run_id"], wait=True, action="rollback")
-    assert told((await client.threads.get_state(one))["values"]) == ["slowly"]
+    assert told((await client.threads.get_state(one))["values"]) == ["endlessly"]
 
 
 async def test_a_stream_that_was_left_is_rejoined_without_loss(client) -> None:
@@ -242,7 +248,7 @@ async def test_a_finished_stream_is_told_again_from_the_beginning(client) -> Non
 
 async def test_who_hangs_up_cancels_the_run_where_he_said_so(client) -> None:
     one, run_id = await thread(client), ""
-    async for event in client.runs.stream(one, G, input=say("slowly"), on_disconnect="cancel"):
+    async for event in client.runs.stream(one, G, input=say("endlessly"), on_disconnect="cancel"):
         run_id = event.data["run_id"] if event.event == "metadata" else run_id
         if event.event == "values":
             break

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -181,13 +183,36 @@ def test_a_taken_port_is_told_before_anything_starts(bare_house) -> None:
     assert not (bare_house.folder / ".agentflow").exists()
 
 
+@contextmanager
+def waiting(house, **more) -> Iterator[subprocess.Popen]:
+    """A server in the middle of its start: its Postgres is up, and its embedder does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        remote = (
+            f"{{kind: remote, model: m, url: 'http://127.0.0.1:{silent.getsockname()[1]}', timeout: 300s}}"
+        )
+        config = house.folder / "agentflow.yaml"
+        config.write_text(config.read_text().replace("{kind: fake}", remote))
+        command = [sys.executable, "-m", "agentflow", "serve", *more.pop("arguments", ())]
+        with subprocess.Popen(command, cwd=house.folder, stderr=subprocess.DEVNULL, **more) as starting:
+            yield starting
+
+
 def test_a_server_that_is_stopped_while_it_starts_leaves_no_postgres(bare_house, until) -> None:
-    command = [sys.executable, "-m", "agentflow", "serve"]
-    with subprocess.Popen(command, cwd=bare_house.folder, stderr=subprocess.PIPE, text=True) as starting:
+    with waiting(bare_house) as starting:
         until((bare_house.folder / ".agentflow" / "postgres" / "PG_VERSION").exists)
         starting.terminate()
         assert starting.wait(timeout=60) == 128 + signal.SIGTERM
     assert bare_house.postgres() == []
+
+
+def test_a_worker_whose_parent_ends_while_it_starts_gives_up(house, until) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        inherited = {"arguments": ("--socket", str(taken.fileno())), "pass_fds": (taken.fileno(),)}
+        with waiting(house, stdin=subprocess.PIPE, **inherited) as starting:
+            until(lambda: house.postgres() != [])
+            starting.stdin.close()
+            assert starting.wait(timeout=60) == 128 + signal.SIGTERM
+    assert house.postgres() == []
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,13 @@ async def thread(client: httpx.AsyncClient) -> str:
     return (await client.post("/threads", json={})).json()["thread_id"]
 
 
-async def frames(client: httpx.AsyncClient, method: str, path: str, **options: object) -> AsyncIterator[dict]:
-    """The frames of a stream, each with its event, id and data."""
+async def frames(
+    client: httpx.AsyncClient, method: str, path: str, begun: asyncio.Event | None = None, **options: object
+) -> AsyncIterator[dict]:
+    """The frames of a stream, each with its event, id and data; what comes from `begun` on is heard."""
     async with client.stream(method, path, **options) as answer:
+        if begun is not None:
+            begun.set()
         frame: dict = {}
         async for line in answer.aiter_lines():
             name, _, value = line.partition(": ")
@@ -94,9 +98,11 @@ async def listening(
 ) -> asyncio.Task:
     """A listener to the thread that hears so many runs; it listens when this returns."""
     headers = {} if seen is None else {"Last-Event-ID": seen}
-    events = frames(client, "GET", f"/threads/{thread_id}/stream", headers=headers)
+    begun = asyncio.Event()
+    events = frames(client, "GET", f"/threads/{thread_id}/stream", begun, headers=headers)
     task = asyncio.create_task(heard(events, ends(times)))
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(30):
+        await begun.wait()
     return task
 
 
@@ -144,7 +150,7 @@ async def test_a_run_that_begins_later_is_heard_in_its_turn(pair) -> None:
     here, there = pair
     one = await thread(here)
     listener = await listening(there, one, 2)
-    later = (await here.post(f"/threads/{one}/runs", json=asked("later", after_seconds=1))).json()
+    later = (await here.post(f"/threads/{one}/runs", json=asked("later", after_seconds=3))).json()
     now = await here.post(f"/threads/{one}/runs/wait", json=asked("now"))
     runs = [each["data"]["run_id"] for each in await listener if each["event"] == "metadata"]
     assert runs == [now.headers["content-location"].rsplit("/", 1)[1], later["run_id"]]

@@ -103,7 +103,7 @@ class Desk:
             await other.execute("select from scope for update")
             await other.execute("reset role")
             task = asyncio.create_task(work)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not (await (await other.execute(kill)).fetchall()):  # noqa: ASYNC110 - Postgres is asked
                     await asyncio.sleep(0.02)
             with pytest.raises(DatabaseDown):

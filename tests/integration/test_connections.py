@@ -90,7 +90,7 @@ async def test_a_connection_that_was_left_in_the_middle_is_not_lent_again(connec
 
 
 async def test_a_busy_pool_is_waited_for_longer_than_a_lost_database(database: str) -> None:
-    opened = await open_connections(database, size=2, patience=1.5)
+    opened = await open_connections(database, size=2, patience=3.0)
     long = [asyncio.create_task(held(opened, 0.4)) for _ in range(18)]
     await asyncio.gather(*long)
     await opened.close()

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from agentflow import ending
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Outcome, Request
 from agentflow.records.checkup import condition
@@ -40,9 +41,7 @@ async def working(*several: Jobs) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ending.ended(tasks)
         for jobs in several:
             await jobs.close()
 
@@ -54,12 +53,6 @@ async def opened(jobs: Jobs) -> AsyncIterator[Jobs]:
         yield jobs
     finally:
         await jobs.close()
-
-
-async def true(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not fact():  # noqa: ASYNC110 - it looks at the database
-            await asyncio.sleep(0.01)
 
 
 def listed(database: str) -> list[tuple]:
@@ -99,7 +92,7 @@ async def test_a_turn_that_does_not_end_owes_nobody_a_call(database: str, connec
     assert [name for name, *_ in listed(database)] == ["callback"]
 
 
-async def test_two_workers_do_each_job_once(database: str) -> None:
+async def test_two_workers_do_each_job_once(database: str, soon) -> None:
     done: list[str] = []
 
     async def note(payload: dict) -> None:
@@ -111,11 +104,11 @@ async def test_two_workers_do_each_job_once(database: str) -> None:
     async with working(first, second):
         for number in range(20):
             await first.defer("callback", {"run": str(number)}, once=str(number))
-        await true(lambda: len(done) >= 20 and not listed(database))
+        await soon(lambda: len(done) >= 20 and not listed(database))
     assert sorted(done, key=int) == [str(number) for number in range(20)]
 
 
-async def test_what_one_does_for_all_is_done_by_one(database: str) -> None:
+async def test_what_one_does_for_all_is_done_by_one(database: str, soon) -> None:
     done: list[int] = []
 
     def sweep(which: int) -> Callable:
@@ -129,16 +122,19 @@ async def test_what_one_does_for_all_is_done_by_one(database: str) -> None:
         jobs.every("0 0 1 1 *", "never", sweep(9))
         jobs.every("*/10 * * * *", "sweep", sweep(which))
     async with working(*several):
-        await true(lambda: len(done) >= 1 and not listed(database))
+        await soon(lambda: len(done) >= 1 and not listed(database))
     assert len(done) == 1
 
 
-async def test_receivers_that_hang_keep_no_other_job_waiting(database: str, connections: Connections) -> None:
+async def test_receivers_that_hang_keep_no_other_job_waiting(
+    database: str, connections: Connections, soon
+) -> None:
     done: list[str] = []
+    answered = asyncio.Event()
 
     async def hanging(_payload: dict) -> None:
         done.append("callback")
-        await asyncio.sleep(0.5)
+        await answered.wait()
 
     async def prompt(_payload: dict) -> None:
         done.append("cron")
@@ -149,9 +145,10 @@ async def test_receivers_that_hang_keep_no_other_job_waiting(database: str, conn
     jobs.on("callback", hanging)
     jobs.on("cron", prompt)
     async with working(jobs):
-        await true(lambda: done.count("callback") == AT_ONCE)
+        await soon(lambda: done.count("callback") == AT_ONCE)
         await jobs.defer("cron", {}, once="a")
-        await true(lambda: not listed(database))
+        answered.set()
+        await soon(lambda: not listed(database))
     assert done.index("cron") <= AT_ONCE + 1
 
 
@@ -161,6 +158,7 @@ class Row:
     def __init__(self) -> None:
         self.next_at = datetime.now(UTC) - timedelta(seconds=1)
         self.begun = 0
+        self.gate = asyncio.Event()
 
     async def due(self, **_: object) -> list[dict]:
         row = {"cron_id": "c", "schedule": "0 0 1 1 *", "timezone": "Asia/Tokyo", "enabled": True}
@@ -173,10 +171,10 @@ class Row:
 
     async def begin(self, _cron: dict) -> None:
         self.begun += 1
-        await asyncio.sleep(0.3)
+        await self.gate.wait()
 
 
-async def test_a_cron_that_is_looked_for_while_it_begins_begins_once(database: str) -> None:
+async def test_a_cron_that_is_looked_for_while_it_begins_begins_once(database: str, soon) -> None:
     row, jobs, other = Row(), Jobs(database), Jobs(database)
     clocks = [Clock(row, one, row.begin) for one in (jobs, other)]  # type: ignore[arg-type] # a row of its table
     for clock, one in zip(clocks, (jobs, other), strict=True):
@@ -186,10 +184,11 @@ async def test_a_cron_that_is_looked_for_while_it_begins_begins_once(database: s
         await clocks[0].wake(
             {**cron, "next_run_date": row.next_at.astimezone(ZoneInfo("Asia/Tokyo")).isoformat()}
         )
-        await true(lambda: row.begun == 1)
+        await soon(lambda: row.begun == 1)
         for clock in clocks:
             await clock.sweep()
-        await true(lambda: [status for _, status, _ in listed(database)] == ["todo"])
+        row.gate.set()
+        await soon(lambda: [status for _, status, _ in listed(database)] == ["todo"])
     assert (row.begun, row.next_at > datetime.now(UTC)) == (1, True)
 
 
@@ -219,7 +218,7 @@ async def test_two_processes_recover_each_run_once(connections: Connections) -> 
     assert sorted([*taken[0], *taken[1]]) == sorted(runs)
 
 
-async def test_a_job_goes_on_where_it_was_put_off(database: str) -> None:
+async def test_a_job_goes_on_where_it_was_put_off(database: str, soon) -> None:
     seen: list[dict] = []
 
     async def reluctant(payload: dict) -> None:
@@ -231,11 +230,11 @@ async def test_a_job_goes_on_where_it_was_put_off(database: str) -> None:
     jobs.on("callback", reluctant)
     async with working(jobs):
         await jobs.defer("callback", {"run": "a"}, once="a")
-        await true(lambda: len(seen) == 2 and not listed(database))
+        await soon(lambda: len(seen) == 2 and not listed(database))
     assert seen == [{"run": "a"}, {"run": "a", "tries": 4, "reason": "HTTP 503"}]
 
 
-async def test_a_job_that_fails_while_its_like_waits_leaves_the_work_to_that_one(database: str) -> None:
+async def test_a_job_that_fails_while_its_like_waits_leaves_the_work_to_that_one(database: str, soon) -> None:
     seen: list[dict] = []
     jobs = Jobs(database)
 
@@ -248,7 +247,7 @@ async def test_a_job_that_fails_while_its_like_waits_leaves_the_work_to_that_one
     jobs.on("embed", embed)
     async with working(jobs):
         await jobs.defer("embed", {}, once="a")
-        await true(lambda: len(seen) == 2 and not listed(database))
+        await soon(lambda: len(seen) == 2 and not listed(database))
     assert seen == [{}, {"again": True}]
 
 
@@ -265,7 +264,7 @@ async def test_a_job_of_the_dead_whose_like_waits_is_not_given_back(database: st
     assert len(listed(database)) == 1
 
 
-async def test_what_was_given_up_stays_with_its_reason_and_the_doctor_tells(database: str) -> None:
+async def test_what_was_given_up_stays_with_its_reason_and_the_doctor_tells(database: str, soon) -> None:
     async def never(_payload: dict) -> None:
         raise GivenUp("HTTP 404", noted={"tries": 1})
 
@@ -273,7 +272,7 @@ async def test_what_was_given_up_stays_with_its_reason_and_the_doctor_tells(data
     jobs.on("callback", never)
     async with working(jobs):
         await jobs.defer("callback", {"run": "a"}, once="a")
-        await true(lambda: [status for _, status, _ in listed(database)] == ["failed"])
+        await soon(lambda: [status for _, status, _ in listed(database)] == ["failed"])
         trouble = await jobs.trouble("callback", "run", "a")
         assert trouble == {"status": "given up", "tries": 1, "reason": "HTTP 404", "next": None}
         assert await jobs.trouble("callback", "run", "b") is None
@@ -303,7 +302,7 @@ async def test_the_jobs_of_the_dead_are_given_back(
     assert [status for _, status, _ in listed(database)] == ["todo" if given_back else "doing"]
 
 
-async def test_a_job_whose_end_could_not_be_written_is_done_again(database: str) -> None:
+async def test_a_job_whose_end_could_not_be_written_is_done_again(database: str, soon) -> None:
     done: list[dict] = []
 
     async def work(payload: dict) -> None:
@@ -313,7 +312,7 @@ async def test_a_job_whose_end_could_not_be_written_is_done_again(database: str)
     jobs.on("callback", work)
     async with working(jobs):
         await jobs.defer("callback", {"run": "a"}, once="a")
-        await true(lambda: len(done) == 1 and not listed(database))
+        await soon(lambda: len(done) == 1 and not listed(database))
         with psycopg.connect(database, options="-c search_path=jobs") as connection:
             connection.execute(
                 "insert into procrastinate_jobs (queue_name, task_name, status, worker_id, args) "

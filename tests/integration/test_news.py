@@ -1,7 +1,7 @@
 """What one process does, another one on the same database takes over."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -69,13 +69,7 @@ async def two(database: str, tmp_path) -> AsyncIterator[tuple[Process, Process]]
         yield one, two
 
 
-async def soon(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 - another process is waited for
-            await asyncio.sleep(0.01)
-
-
-async def test_a_correction_is_learnt_and_forgotten_by_every_process(two, desk, tmp_path) -> None:
+async def test_a_correction_is_learnt_and_forgotten_by_every_process(two, desk, tmp_path, soon) -> None:
     one, other = two
     run = await desk.says(MESSAGE)
     await one.feedback.give(run, "gardener", owner=ANN.seen, accepted=True, chars=999)
@@ -102,7 +96,7 @@ async def test_who_missed_the_signal_unlearns_when_it_listens_again(two, desk) -
     assert other.taught == []
 
 
-async def test_what_a_process_did_itself_is_no_news_to_it(two, desk) -> None:
+async def test_what_a_process_did_itself_is_no_news_to_it(two, desk, soon) -> None:
     one, other = two
     run = await desk.says(MESSAGE)
     await one.feedback.give(run, "gardener", owner=ANN.seen, accepted=True, chars=999)
@@ -110,7 +104,7 @@ async def test_what_a_process_did_itself_is_no_news_to_it(two, desk) -> None:
     assert not one.news.due.is_set()
 
 
-async def test_a_forgotten_set_is_remembered_by_no_process(two, desk) -> None:
+async def test_a_forgotten_set_is_remembered_by_no_process(two, desk, soon) -> None:
     one, other = two
     await desk.says(MESSAGE)
     await other.news.scopes.of(Scope(0, "conversations", "ann"))

@@ -53,7 +53,7 @@ def world(settings: Settings) -> Callable[..., AbstractAsyncContextManager[World
     @asynccontextmanager
     async def opened(
         *,
-        turn_seconds: float = 5.0,
+        turn_seconds: float = 60.0,
         lease: float = 30.0,
         renewal: float = 10.0,
         spans: Spans | None = None,

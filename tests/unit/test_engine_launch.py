@@ -148,20 +148,14 @@ def server(tmp_path):
     )
 
 
-async def until(fact) -> None:
-    async with asyncio.timeout(20):
-        while not fact():  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.02)
-
-
-async def test_a_server_that_dies_is_started_again_and_ends_with_us(server):
+async def test_a_server_that_dies_is_started_again_and_ends_with_us(server, soon):
     supervisor, said, starts = server
     stop = asyncio.Event()
     running = asyncio.create_task(supervisor.run(stop))
-    await until(lambda: "ready" in " ".join(said))
+    await soon(lambda: "ready" in " ".join(said))
     first = int(starts.read_text().split()[0])
     os.kill(first, 9)
-    await until(lambda: len([line for line in said if "ready" in line]) == 2)
+    await soon(lambda: len([line for line in said if "ready" in line]) == 2)
     stop.set()
     await running
     last = int(starts.read_text().splitlines()[-1].split()[0])
@@ -170,11 +164,11 @@ async def test_a_server_that_dies_is_started_again_and_ends_with_us(server):
         os.kill(last, 0)
 
 
-async def test_what_must_not_be_inherited_is_not(server):
+async def test_what_must_not_be_inherited_is_not(server, soon):
     supervisor, said, starts = server
     stop = asyncio.Event()
     running = asyncio.create_task(supervisor.run(stop))
-    await until(lambda: said)
+    await soon(lambda: said)
     stop.set()
     await running
     assert starts.read_text().split()[1] == "None"

@@ -5,7 +5,9 @@ import json
 import shutil
 import socket
 from contextlib import aclosing
+from functools import partial
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -81,14 +83,14 @@ async def test_a_server_that_answers_503_is_down(double, engine):
         await say(engine)
 
 
-async def test_a_hanging_answer_times_out(double):
+async def test_a_hanging_answer_times_out(double, engine):
     double.state.change(hang=True)
-    engine = Vllm(double.url, timeouts=HASTY)
+    hasty = Vllm(double.url, timeouts=HASTY)
     with pytest.raises(EngineTimeout, match=r"within 0\.2 s"):
-        await say(engine)
+        await say(hasty)
+    await hasty.close()
     double.state.change(hang=False)
     assert await say(engine) == "[base] You said: Hello"
-    await engine.close()
 
 
 async def test_a_pause_between_tokens_times_out(double):
@@ -181,19 +183,13 @@ async def test_memory_in_the_prompt_reaches_the_answer(engine):
     assert await say(engine, text=text) == "[base] You said: What do I like? I remember: I like <tea>"
 
 
-async def test_closing_the_iterator_cancels_the_request(double, engine):
+async def test_closing_the_iterator_cancels_the_request(double, engine, soon):
     double.state.change(hang=True)
     stream = engine.generate(Prompt([{"role": "user", "content": "Hello"}]), adapter=None)
     waiting = asyncio.ensure_future(anext(stream))
-    await _until(lambda: double.state.running)
+    await soon(lambda: double.state.running)
     waiting.cancel()
-    await _until(lambda: not double.state.running)
-
-
-async def _until(fact) -> None:
-    async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 - another thread changes it
-            await asyncio.sleep(0.01)
+    await soon(lambda: not double.state.running)
 
 
 # --- unload that frees
@@ -333,12 +329,12 @@ async def test_a_restart_is_noticed_when_ids_begin_again(double, engine, folder)
     assert await say(engine, "a@1") == "[a] You said: Hello"
 
 
-async def test_a_load_that_was_given_up_is_taken_out_afterwards(double, folder):
+async def test_a_load_that_was_given_up_is_taken_out_afterwards(double, folder, soon):
     double.state.change(load=0.5)
     engine = Vllm(double.url, timeouts=Timeouts(total=0.2))
     with pytest.raises(EngineTimeout):
         await engine.load("a@1", folder("a"))
-    await _until(lambda: "a@1" in double.state.registry)
+    await soon(lambda: "a@1" in double.state.registry)
     with pytest.raises(GenerationFailed, match="not loaded"):
         await say(engine, "a@1")
     assert await engine.loaded() == []
@@ -346,13 +342,13 @@ async def test_a_load_that_was_given_up_is_taken_out_afterwards(double, folder):
     await engine.close()
 
 
-async def test_ids_are_learned_although_a_load_was_given_up(double, folder):
+async def test_ids_are_learned_although_a_load_was_given_up(double, folder, soon):
     double.state.change(load=0.5)
     engine = Vllm(double.url, timeouts=Timeouts(total=0.3))
     with pytest.raises(EngineTimeout):
         await engine.load("a@1", folder("a"))
     double.state.change(load=0)
-    await _until(lambda: "a@1" in double.state.registry)
+    await soon(lambda: "a@1" in double.state.registry)
     for name in "ba":
         await engine.load(f"{name}@1", folder(name) if name == "b" else double.state.registry["a@1"][1])
     await engine.unload("b@1")
@@ -429,18 +425,25 @@ async def test_a_name_the_server_has_from_elsewhere_is_refused(double, engine, f
     await successor.close()
 
 
-async def test_the_three_signs_of_a_dead_engine_are_all_engine_down(double, engine, folder):
-    double.state.change(death=0.3)
+async def test_the_three_signs_of_a_dead_engine_are_all_engine_down(double, engine, folder, soon):
     await engine.load("a@1", folder("a"))
     double.state.dead = True
-    asyncio.get_running_loop().call_later(0.3, double.state.when_dead)
     for _ in range(2):
         with pytest.raises(EngineDown, match="EngineCore"):
             await say(engine, "a@1")
     assert not (await engine.health()).ok
-    await asyncio.sleep(0.6)
+    double.state.when_dead()
+    await soon(partial(refused, double.url))
     with pytest.raises(EngineDown, match="Connect"):
         await say(engine, "a@1")
+
+
+def refused(url: str) -> bool:
+    try:
+        httpx.get(url, trust_env=False)
+    except httpx.ConnectError:
+        return True
+    return False
 
 
 async def test_an_answer_that_dies_midway_is_engine_down(double, engine):

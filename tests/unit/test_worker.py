@@ -37,16 +37,18 @@ async def test_tokens_joined_are_the_answer(world) -> None:
 async def test_the_adapter_loads_while_memory_is_searched(world) -> None:
     async with world() as w:
         order: list[str] = []
+        searched = asyncio.Event()
         load, search = w.engine.load, w.ledger.memory.search
 
         async def slow_load(name, folder):
             order.append("load begins")
-            await asyncio.sleep(0.01)
+            await searched.wait()
             await load(name, folder)
             order.append("load ends")
 
         async def noted_search(*arguments):
             order.append("search")
+            searched.set()
             return await search(*arguments)
 
         w.engine.load, w.ledger.memory.search = slow_load, noted_search
@@ -157,11 +159,11 @@ async def test_what_a_tenant_has_open_elsewhere_counts_too(world) -> None:
         assert (dict(w.worker.everywhere), w.worker.since.total()) == ({}, 0)
 
 
-async def test_no_more_turns_run_at_once_than_there_are_seats(world) -> None:
+async def test_no_more_turns_run_at_once_than_there_are_seats(world, soon) -> None:
     async with world() as w:
         w.worker.seats, w.engine.gate = Seats(2), asyncio.Event()
         feeds = [await w.worker.start(Request(text=str(one), wanted_role="coder")) for one in range(5)]
-        await asyncio.sleep(0.01)
+        await soon(lambda: w.engine.running == 2)
         assert w.worker.figures() == {("running",): 2, ("waiting",): 3, ("most",): 2}
         assert [one.record.status for one in w.ledger.runs.values()] == ["running"] * 2 + ["queued"] * 3
         w.engine.gate.set()
@@ -171,23 +173,23 @@ async def test_no_more_turns_run_at_once_than_there_are_seats(world) -> None:
         assert (asked, w.worker.seats.taken) == (["0", "1", "2", "3", "4"], 0)
 
 
-async def test_a_turn_behind_another_of_its_thread_takes_no_seat(world) -> None:
+async def test_a_turn_behind_another_of_its_thread_takes_no_seat(world, soon) -> None:
     async with world() as w:
         w.worker.seats, w.engine.gate = Seats(2), asyncio.Event()
         first = await w.worker.start(Request(text="0", wanted_role="coder"))
         second = await w.worker.start(Request(text="1", wanted_role="coder", thread_id=first.thread_id))
         await w.worker.start(Request(text="2", wanted_role="coder"))
-        await asyncio.sleep(0.01)
+        await soon(lambda: w.engine.running == 2)
         assert w.worker.figures() == {("running",): 2, ("waiting",): 1, ("most",): 2}
         w.engine.gate.set()
         assert (await second.finished())["output"]
 
 
-async def test_what_waits_for_a_seat_is_left_to_others_when_the_process_ends(world) -> None:
+async def test_what_waits_for_a_seat_is_left_to_others_when_the_process_ends(world, soon) -> None:
     async with world() as w:
         w.worker.seats, w.engine.gate = Seats(1), asyncio.Event()
         feeds = [await w.worker.start(Request(text="hello", wanted_role="coder")) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        await soon(lambda: w.engine.running == 1)
         await w.worker.close(grace=0)
         taken = [await w.ledger.claim_next([]) for _ in range(3)]
         assert [one and one.run_id for one in taken] == [feeds[0].run_id, feeds[1].run_id, None]
@@ -197,7 +199,7 @@ async def test_a_turn_that_is_stopped_before_its_first_step_ends_too(world) -> N
     async with world() as w:
         feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
         w.worker.halt(feed.run_id, "left")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await feed.ended()
         assert (w.worker.tasks, w.worker.attempts.stops, w.worker.seats.taken) == ({}, {}, 0)
         assert (await w.ledger.find(feed.run_id, tenant=0)).status == "cancelled"
@@ -252,11 +254,11 @@ async def test_turns_of_one_thread_answer_in_order(world) -> None:
         assert [len(prompt.messages) for prompt in w.engine.prompts] == [1, 3, 5, 7, 9, 11]
 
 
-async def test_shutting_down_hands_the_turn_back_and_the_next_start_finishes_it(world) -> None:
+async def test_shutting_down_hands_the_turn_back_and_the_next_start_finishes_it(world, soon) -> None:
     async with world() as w:
         w.engine.gate = asyncio.Event()
         feed = await w.worker.start(Request(text="hello", wanted_role="coder"))
-        await asyncio.sleep(0.01)
+        await soon(lambda: w.engine.running == 1)
         await w.worker.close(grace=0)
         assert (await w.ledger.find(feed.run_id, tenant=0)).status == "queued"
         w.engine.gate = None

@@ -241,7 +241,7 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
     telemetry.configure(readable=err.is_terminal, level="info", content=place.settings.telemetry.content)
     from agentflow.cli.door import door
 
-    stop = house.starting()
+    stop = house.starting(child=inherited is not None)
     widened()
     taken = listening(place.settings.server) if inherited is None else socket.socket(fileno=inherited)
     async with AsyncExitStack() as stack:

@@ -56,9 +56,9 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[taken]))
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
         try:
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event
+                await asyncio.sleep(0.01)
             yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         finally:
             services.served.thread_streams.end()

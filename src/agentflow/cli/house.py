@@ -25,19 +25,24 @@ def place(config: Path | None = None, environment: Environment | None = None) ->
     return Place(load(file, environment), environment, file.resolve().parent, file.resolve())
 
 
-def starting() -> asyncio.Event:
+def starting(*, child: bool = False) -> asyncio.Event:
     """Until `until_signal` waits, SIGTERM gives up what this task does, so that what it started is stopped again.
 
-    The event is for `until_signal`: what is started may swallow a cancellation, but no signal is lost.
+    So does the end of a child's parent. The event is for `until_signal`: what is started may swallow a cancellation,
+    but no signal is lost; a second one does not disturb what is tidied up for the first.
     """
-    task, stop = asyncio.current_task(), asyncio.Event()
+    loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
 
     def told() -> None:
-        stop.set()
-        if task is not None:
+        if child:
+            loop.remove_reader(sys.stdin.fileno())
+        if task is not None and not stop.is_set():
             task.cancel()
+        stop.set()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told)
+    loop.add_signal_handler(signal.SIGTERM, told)
+    if child:
+        loop.add_reader(sys.stdin.fileno(), told)
     return stop
 
 

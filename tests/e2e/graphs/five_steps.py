@@ -1,6 +1,6 @@
 """A graph of five steps over messages, steered by what the last message says; the conformance tests drive it.
 
-"slowly" takes two seconds in small naps, "break" raises ValueError, "approve" asks a person.
+"slowly" takes two seconds in small naps, "endlessly" five minutes, "break" raises ValueError, "approve" asks a person.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-NAPS = 20
+NAPS = {(False, False): 0, (True, False): 20, (False, True): 3000}
 
 
 class State(TypedDict, total=False):
@@ -35,9 +35,8 @@ async def cast(state: State) -> dict[str, Any]:
 
 async def gather(state: State) -> dict[str, Any]:
     text = str(state["messages"][-1].content)
-    if "slowly" in text:
-        for _ in range(NAPS):
-            await asyncio.sleep(0.1)
+    for _ in range(NAPS["slowly" in text, "endlessly" in text]):
+        await asyncio.sleep(0.1)
     if "break" in text:
         raise ValueError("it broke as asked")
     if "approve" in text:

@@ -103,7 +103,7 @@ async def test_a_source_that_goes_silent_is_given_up(cache, tmp_path, source) ->
 
 
 async def test_a_download_that_trickles_is_given_up_in_time(cache, tmp_path, source) -> None:
-    source.delay = 0.01
+    source.delay = 5.0
     disk = cache(tmp_path, source, terms=Terms(within=0.05))
     with pytest.raises(FetchFailed, match=r"within model\.fetching\.within"):
         await disk.fetch(AT)
@@ -221,12 +221,13 @@ async def test_an_unknown_scheme_says_which_are_known(cache, tmp_path, source) -
         await cache(tmp_path, source).fetch("ftp://x/y")
 
 
-async def test_no_more_downloads_at_once_than_allowed(cache, tmp_path, made) -> None:
+async def test_no_more_downloads_at_once_than_allowed(cache, tmp_path, made, soon) -> None:
     addresses = [f"hf://{name}/x" for name in "abc"]
     source = FakeSource({address: made(number + 1.0) for number, address in enumerate(addresses)})
     source.gate = asyncio.Event()
     disk = cache(tmp_path, source, terms=Terms(parallel=2))
     coming = [asyncio.create_task(disk.fetch(address)) for address in addresses]
+    await soon(lambda: len(source.reads) == 2)
     await asyncio.sleep(0.05)
     assert source.reads == [(CONFIG, 0)] * 2
     source.gate.set()

@@ -20,7 +20,7 @@ from agentflow.api.protocol.wire import ProtocolRoute, described, given, owner, 
 from agentflow.api.sse import HEADERS, Events
 from agentflow.runs.events import Behind, Event, Stream, seq_of
 from agentflow.runs.feed import Feed
-from agentflow.runs.thread_stream import number, place_of
+from agentflow.runs.thread_stream import Part, number, place_of
 from agentflow.runs.wanted import RunWanted
 from agentflow.turn import Json
 
@@ -124,16 +124,16 @@ async def _events(
 )
 async def thread_stream(request: Request, thread_id: str) -> Response:
     """From now on, wherever they run; with Last-Event-ID from that event on, with `-` from the beginning."""
-    thread = await owned(request, thread_id)
-    return sse(_thread_events(request, thread["thread_id"], request.headers.get("last-event-id")), {})
-
-
-async def _thread_events(request: Request, thread_id: str, seen: str | None) -> AsyncIterator[bytes]:
-    """Stays open across runs."""
+    thread, seen = await owned(request, thread_id), request.headers.get("last-event-id")
     streams, me = services(request).thread_streams, owner(request)
-    place = await streams.now(me, thread_id) if seen is None else place_of(seen)
+    place = await streams.now(me, thread["thread_id"]) if seen is None else place_of(seen)
+    return sse(_thread_events(streams.follow(me, thread["thread_id"], place, idle=KEEP_ALIVE)), {})
+
+
+async def _thread_events(parts: AsyncIterator[Part | None]) -> AsyncIterator[bytes]:
+    """Stays open across runs."""
     try:
-        async for part in streams.follow(me, thread_id, place, idle=KEEP_ALIVE):
+        async for part in parts:
             if part is None:
                 yield HEARTBEAT
             elif part.events:
