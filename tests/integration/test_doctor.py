@@ -18,7 +18,9 @@ from agentflow.records.migrate import head
 from agentflow.settings import read_environment
 from agentflow.settings.schema import Settings
 from agentflow.wiring import Place
-from agentflow.wiring.checkup import Row, _compared, _judged, checkup
+from agentflow.wiring.checkup import Row, checkup
+from agentflow.wiring.checkup.database import judged
+from agentflow.wiring.checkup.model import compared
 
 
 def place(folder: Path, **blocks: object) -> Place:
@@ -33,13 +35,13 @@ async def looked(at: Place) -> dict[str, tuple[str, str, str]]:
 async def test_a_sound_database_is_at_its_revision_and_guarded(database: str) -> None:
     found = await condition(database)
     assert (found.at, found.wanted, found.roles_lacking, found.unguarded) == (head(), head(), (), ())
-    assert {row.verdict for row in _judged(found)} == {"ok"}
+    assert {row.verdict for row in judged(found)} == {"ok"}
 
 
 async def test_a_table_that_is_not_guarded_is_told_by_name(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("alter table agentflow.thread no force row level security")
-    rows = {row.what: row for row in _judged(await condition(database))}
+    rows = {row.what: row for row in judged(await condition(database))}
     assert (rows["row security"].verdict, rows["row security"].found) == (
         "mistake",
         "not forced on agentflow.thread",
@@ -48,7 +50,7 @@ async def test_a_table_that_is_not_guarded_is_told_by_name(database: str) -> Non
 
 async def test_an_empty_database_is_looked_at_and_stays_empty(postgres: str) -> None:
     dsn = make_conninfo(postgres, dbname="template1")
-    rows = {row.what: row for row in _judged(await condition(dsn))}
+    rows = {row.what: row for row in judged(await condition(dsn))}
     assert (rows["schema"].verdict, rows["schema"].found) == ("warning", f"revision none of {head()}")
     with psycopg.connect(dsn) as connection:
         assert connection.execute("select to_regnamespace('agentflow')").fetchone() == (None,)
@@ -92,7 +94,7 @@ async def test_what_is_no_address_of_postgres_is_told_without_its_password(tmp_p
 
 
 async def test_a_database_of_a_newer_agentflow_is_a_mistake(database: str) -> None:
-    rows = {row.what: row for row in _judged(replace(await condition(database), at="9999"))}
+    rows = {row.what: row for row in judged(replace(await condition(database), at="9999"))}
     assert (rows["schema"].verdict, rows["schema"].remedy) == (
         "mistake",
         "update agentflow, or name another database",
@@ -103,7 +105,7 @@ async def test_a_look_that_breaks_hides_no_other(tmp_path: Path, monkeypatch) ->
     async def broken(_place: Place) -> list[Row]:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("agentflow.wiring.checkup._engine", broken)
+    monkeypatch.setattr("agentflow.wiring.checkup.model.engine", broken)
     rows = await looked(place(tmp_path))
     assert (rows["engine"][:2], "adapters" in rows) == (
         ("mistake", "could not be looked at: ZeroDivisionError()"),
@@ -131,7 +133,7 @@ async def test_an_address_beyond_this_machine_wants_a_key(tmp_path: Path) -> Non
 def test_the_engine_s_flags_are_held_against_the_file(
     max_loras: int, max_rank: int, cpu: bool, verdict: str, remedy: str
 ) -> None:
-    row = _compared(Started("0.30", max_loras, max_rank, mixes_up_base=cpu), 8, 64)
+    row = compared(Started("0.30", max_loras, max_rank, mixes_up_base=cpu), 8, 64)
     assert (row.verdict, row.remedy) == (verdict, remedy)
 
 

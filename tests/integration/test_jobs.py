@@ -19,7 +19,7 @@ from agentflow.records.jobs import AT_ONCE, GivenUp, Jobs, Later
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory.scopes import Scopes
 from agentflow.runs.clock import Clock
-from agentflow.wiring.checkup import _judged
+from agentflow.wiring.checkup.database import judged
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 HOOK = "https://hooks.example/"
@@ -277,7 +277,7 @@ async def test_what_was_given_up_stays_with_its_reason_and_the_doctor_tells(data
         assert trouble == {"status": "given up", "tries": 1, "reason": "HTTP 404", "next": None}
         assert await jobs.trouble("callback", "run", "b") is None
         assert await jobs.counted() == {("callback", "failed"): 1}
-    (row,) = [row for row in _judged(await condition(database)) if row.what == "jobs"]
+    (row,) = [row for row in judged(await condition(database)) if row.what == "jobs"]
     assert (row.verdict, row.found) == ("warning", "given up: 1 x callback, HTTP 404")
 
 

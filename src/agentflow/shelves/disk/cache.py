@@ -9,7 +9,6 @@ A folder appears under `kept` by one rename, after its files were checked and ar
 
 import asyncio
 import errno
-import json
 import os
 import shutil
 import threading
@@ -19,7 +18,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 import structlog
 
@@ -32,7 +30,7 @@ from agentflow.protocols import RemoteFile, Source
 from agentflow.shelves.disk.arrival import heard, resumable, silent, written
 from agentflow.shelves.disk.content import mismatch, verify, weights_digest
 from agentflow.shelves.disk.folders import disk_failed, key, octets_in, owned, remove, sync
-from agentflow.turn import Json
+from agentflow.shelves.disk.index import Index
 
 log = structlog.get_logger(__name__)
 NAMES = (CONFIG, WEIGHTS)
@@ -73,6 +71,7 @@ class DiskCache:
     ) -> None:
         self.folder = folder
         self.capacity = capacity
+        self._index = Index(folder / "index")
         self._sources = sources
         self._inspect = inspect
         self._check = check
@@ -103,7 +102,7 @@ class DiskCache:
 
     def find(self, address: str) -> AdapterFiles | None:
         """What the address gave, if it is still here whole; reads headers only. Never raises."""
-        known = self._known(address)
+        known = self._index.of(address)
         if known is None:
             return None
         folder = self.folder / "kept" / known["digest"][:32]
@@ -150,7 +149,7 @@ class DiskCache:
 
     def drop(self, address: str) -> None:
         """Remove what the address gave; its digest stays known."""
-        known = self._known(address)
+        known = self._index.of(address)
         if known is not None and self.is_owner:
             remove(self.folder / "kept" / known["digest"][:32])
 
@@ -254,7 +253,7 @@ class DiskCache:
 
     def _make_room(self, octets: int) -> None:
         """Remove what no role names any more, oldest first, as far as the capacity needs it."""
-        named = {known["digest"][:32] for address in self._wanted if (known := self._known(address))}
+        named = {known["digest"][:32] for address in self._wanted if (known := self._index.of(address))}
         idle = [folder for folder in self._under("kept") if folder.name not in named]
         for folder in sorted(idle, key=lambda one: one.stat().st_mtime):
             if not self.is_owner or self.used() + octets <= self.capacity:
@@ -282,22 +281,8 @@ class DiskCache:
                 raise
             remove(room)  # it was here before, or another process was faster
         sync(final.parent)
-        self._remember(address, {"digest": files.sha256, "weights": weights, "sizes": sizes})
+        self._index.remember(address, {"digest": files.sha256, "weights": weights, "sizes": sizes})
         return replace(files, folder=final)
-
-    def _remember(self, address: str, known: dict[str, object]) -> None:
-        index = self.folder / "index"
-        index.mkdir(parents=True, exist_ok=True)
-        part = index / f"{key(address)}.{uuid4().hex}.part"
-        part.write_text(json.dumps({"address": shown(address), **known}))
-        part.replace(index / f"{key(address)}.json")
-
-    def _known(self, address: str) -> Json | None:
-        try:
-            found: Json = json.loads((self.folder / "index" / f"{key(address)}.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found.get("digest"), str) and found["digest"].isalnum() else None
 
     def _under(self, name: str) -> list[Path]:
         try:
