@@ -1,5 +1,6 @@
 """Documents on real tables: cited, replaced where they changed, found where they were put."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -148,3 +149,23 @@ async def test_a_document_that_breaks_off_leaves_nothing(library: Library, home:
         await library.add(HERS, file, bad)
     assert (await found(home, "Money"))[0]["content"] == "Money comes back within 30 days."
     assert (await library.listed(ANN))[0]["chunks"] == 2
+
+
+async def test_forgetting_waits_for_whoever_pays_a_debt_before_it_takes_the_memory(
+    library: Library, connections: Connections
+) -> None:
+    told = await added(library, "Money comes back within 30 days.")
+    chosen = Selector("document", told["id"])
+    async with connections.background() as paying, paying.transaction():
+        await paying.execute("select from outbox for update")
+        forgetting = asyncio.create_task(Forgetting(connections).forget(ANN, chosen))
+        await somebody_waits(connections)
+        taken = await paying.execute("select id from memory for update skip locked")
+        assert taken.rowcount == 1
+    assert (await forgetting)["counts"]["memories"] == 1
+
+
+async def somebody_waits(connections: Connections) -> None:
+    async with connections.background() as connection:
+        while (await connection.execute("select from pg_locks where not granted")).rowcount == 0:
+            await connection.execute("select pg_sleep(0.01)")

@@ -119,6 +119,52 @@ def test_rows_of_a_table_name_their_columns() -> None:
     assert (first[3], rest[-1][3]) == (2, 22)
 
 
+def test_a_table_is_read_whatever_stands_between_its_columns_and_loses_no_cell() -> None:
+    assert places("shops.csv", "Nr;Stadt\n1;Köln;Neumarkt\n2\n".encode())[0][0] == (
+        "Nr: 1; Stadt: Köln; Neumarkt\nNr: 2"
+    )
+    assert places("long.csv", b"a,b\n1," + b"x " * 100_000)[1][0].startswith("b: x x")
+
+
+def test_of_a_web_page_navigation_is_left_out() -> None:
+    page = (
+        b"<body><header>Home</header><nav>Shop</nav><h1>Milk</h1><p>Hot.</p><aside>Ads</aside><footer>Imprint"
+    )
+    assert places("page.html", page) == [("Hot.", "Milk", None, None)]
+    assert places("page.html", b"<p>Cookies</p><main><p>Hot.</p></main>") == [("Hot.", "", None, None)]
+
+
+def test_underlined_headings_are_headings_and_only_its_own_fence_ends_code() -> None:
+    text = b"Refunds\n=======\n\nSoon.\n\n~~~\n# no heading\n```\n# none either\n~~~\n\n| a |\n| --- |\n"
+    ((content, heading, _, line),) = places("page.md", text)
+    assert (content.split("\n")[0], heading, line) == ("Soon.", "Refunds", 4)
+    assert content.endswith("| a |\n| --- |")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Où irons-nous à Noël ? Die Straße über die Brücke."),
+        ("cp1250", "Zażółć gęślą jaźń, proszę pana. Łódź jest piękna."),
+        ("cp1251", "Поезд в Саратов отправляется в десять часов утра."),
+        ("utf-16", "Der Zug nach Passau fährt um neun."),
+        ("utf-16-le", "Поезд в Саратов."),
+        ("utf-16-be", "Hello there."),
+        ("shift_jis", "札幌行きの列車は十時に出発します。駅で切符を買ってください。"),
+    ],
+)
+def test_older_encodings_are_read(encoding: str, text: str) -> None:
+    assert places("text.txt", text.encode(encoding)) == [(text, "", None, 1)]
+
+
+def test_a_word_file_that_unpacks_to_more_than_a_parser_bears_is_refused() -> None:
+    target = io.BytesIO(docx(("Normal", "Hello.")))
+    with zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/more.xml", b" " * (64 * 1024**2))
+    with pytest.raises(BadInput, match="unpacks to 64 MiB of text"):
+        passages("bomb.docx", target.getvalue())
+
+
 def test_code_is_cut_between_functions() -> None:
     code = "\n\n".join(f"def f{n}():\n" + "    x = 1\n" * 40 for n in range(6)).encode()
     cut = places("code.py", code)
@@ -131,7 +177,7 @@ def test_code_is_cut_between_functions() -> None:
     [
         ("film.mp4", b"x", "no kind that can be read"),
         ("text.txt", b"\xff\xfa\x00", "not text in UTF-8"),
-        ("text.txt", b"a\x00b", "NUL"),
+        ("text.txt", b"a\x00b", "not text in UTF-8"),
     ],
 )
 def test_what_cannot_be_read_is_said(name: str, data: bytes, reason: str) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - parsers raise what they like
         answer = {
             "refused": "BadInput",
-            "message": f"{name} cannot be read: {error or type(error).__name__}.",
+            "message": f"{name} cannot be read: {str(error) or type(error).__name__}.",
         }
     json.dump(answer, sys.stdout)
 

@@ -9,7 +9,16 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from agentflow.cli.memory.asking import AsJson, Collection, Config, ask, memory_app, opened, printed
+from agentflow.cli.memory.asking import (
+    AsJson,
+    Collection,
+    Config,
+    ask,
+    counted,
+    memory_app,
+    opened,
+    printed,
+)
 from agentflow.cli.terminal import err, out
 from agentflow.documents.passages import CODE, READERS, TEXT
 from agentflow.errors import BadInput, ConfigError
@@ -57,9 +66,8 @@ def documents(config: Config = None, as_json: AsJson = False) -> None:
     for one in found["documents"]:
         whose = "everybody" if one["shared"] else one["role"] or one["thread_id"] or "you"
         owed = f", {one['owed']} not embedded yet" if one["owed"] else ""
-        told = (
-            f"{one['id']:>6}  {one['name']}  {one['chunks']} chunks{owed}  {one['collection']}, for {whose}"
-        )
+        size = counted({"chunks": one["chunks"]})
+        told = f"{one['id']:>6}  {one['name']}  {size}{owed}  {one['collection']}, for {whose}"
         out.print(told, markup=False, soft_wrap=True)
 
 
@@ -83,7 +91,7 @@ async def _add(config: Path | None, files: list[Path], form: dict[str, str]) -> 
     """Upload one after another; returns how many were refused."""
     failed = 0
     async with opened(config) as client:
-        with Progress(console=err, transient=True) as progress:
+        with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task("adding", total=sum(file.stat().st_size for file in files) or 1)
             for file in files:
                 progress.update(task, description=escape(file.name))
@@ -104,5 +112,6 @@ def _told(file: Path, response: httpx.Response) -> None:
             f"[red]refused[/]    {escape(str(file))}: {escape(str(told.get('message')))}", soft_wrap=True
         )
         return
-    parts = ", ".join(f"{told[key]} {key}" for key in ("chunks", "new", "kept", "removed") if told.get(key))
-    out.print(f"{told['status']:<10} {file}  {parts}", markup=False, soft_wrap=True)
+    changes = [f"{told[key]} {key}" for key in ("new", "kept", "removed") if told.get(key)]
+    parts = ", ".join([counted({"chunks": told["chunks"]}), *changes]) if "chunks" in told else ""
+    out.print(f"{told['status']:<10} {file}  {parts}".rstrip(), markup=False, soft_wrap=True)

@@ -78,7 +78,9 @@ def _why(one: Json) -> None:
     mark = "[green]recalled[/]" if one["recalled"] else "[dim]too weak[/]"
     whose = f" [dim]only for {escape(one['only_role'])}[/]" if one.get("only_role") else ""
     out.print(f"{one['id']:>8}  {one['score']:.2f} {mark}{whose}  ", end="")
-    out.print(f"{one['speaker']}: {short(one['content'])}", markup=False, soft_wrap=True)
+    page = (one.get("cited") or {}).get("page")
+    source = f"{one['speaker']}, page {page}" if page else one["speaker"]
+    out.print(f"{source}: {short(one['content'])}", markup=False, soft_wrap=True)
     cosine = "none" if why["cosine"] is None else f"{why['cosine']:.2f}"
     words = escape(", ".join(why["matched"])) or "none"
     out.print(f"          [dim]words {why['bm25']:.1f} ({words}) · meaning {cosine} · neighbours "

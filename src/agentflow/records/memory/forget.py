@@ -291,10 +291,12 @@ async def remove(connection: Connection, rows: Sequence[Any]) -> dict[str, int]:
     postings = 0
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        ids, collections = [row[1] for row in batch], [row[0] for row in batch]
+        named = {"ids": [row[1] for row in batch], "collections": [row[0] for row in batch]}
+        # What is owed first: who pays it holds the debt, then writes the memory.
+        await connection.execute(OUTBOX, named)
         postings += await take_out(connection, [row[:4] for row in batch])
-        for statement in (LINKS, OUTBOX, ITEMS):
-            await connection.execute(statement, {"ids": ids, "collections": collections})
+        for statement in (LINKS, ITEMS):
+            await connection.execute(statement, named)
     unused = await _words(connection, rows)
     documents = sorted({row[7] for row in rows if row[7] is not None})
     for statement in (SHORTENED, EMPTY):

@@ -77,11 +77,8 @@ select collection_id, id, scope_id, bow from memory
 where collection_id = %(collection)s and scope_id = %(scope)s
   and (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
 """
-FORGET = """
-with o as (
-  delete from outbox where item_id = any(%(ids)s::bigint[]) and collection_id = %(collection)s)
-delete from memory where collection_id = %(collection)s and id = any(%(ids)s::bigint[])
-"""
+FORGIVE = "delete from outbox where item_id = any(%(ids)s::bigint[]) and collection_id = %(collection)s"
+FORGET = "delete from memory where collection_id = %(collection)s and id = any(%(ids)s::bigint[])"
 
 SESSION = "select nextval('session_seq')"
 
@@ -198,8 +195,11 @@ async def forgotten(connection: Connection, place: Place, ids: Sequence[int] | N
     await connection.execute(LOCK, named)
     cursor = await connection.execute(BAGS, {**named, "ids": None if ids is None else list(ids)})
     rows = await cursor.fetchall()
+    gone = {**named, "ids": [row[1] for row in rows]}
+    # The debt first: who pays it holds it, then writes the memory.
+    await connection.execute(FORGIVE, gone)
     await take_out(connection, rows)
-    await connection.execute(FORGET, {**named, "ids": [row[1] for row in rows]})
+    await connection.execute(FORGET, gone)
     return len(rows)
 
 
