@@ -21,6 +21,23 @@ Said = Callable[..., Awaitable[dict[str, list[Json]]]]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A question's checkpoint, as clients know it, and the one that it follows."""
+
+    checkpoint_id: str
+    follows: str
+
+    def placed(self, chunk: Json) -> Json | None:
+        """A checkpoint of the turn at its place in the tree that clients see; None: it is kept nowhere."""
+        if not chunk["next"]:
+            return {**chunk, "parent_config": _at(chunk["config"], self.checkpoint_id)}
+        if chunk["metadata"].get("source") != "input":
+            return None
+        at, before = _at(chunk["config"], self.checkpoint_id), _at(chunk["config"], self.follows)
+        return {**chunk, "config": at, "parent_config": before}
+
+
+@dataclass(frozen=True)
 class Conversation:
     """The messages of threads; `said` and `said_ever` read them from the ledger."""
 
@@ -59,12 +76,25 @@ class Conversation:
         """The messages up to a turn's own question."""
         return (await self.said(owner, [thread_id], run_id=run_id))[thread_id]
 
+    async def asked_at(self, owner: Owner, thread_id: str, run_id: str) -> Asked:
+        """Where clients find a turn's question."""
+        branches = await self.branches(owner, thread_id)
+        seq = branches.asked_at(branches.question(run_id) or 0)
+        asked = branches.turns.get(seq)
+        if asked is None:
+            return Asked(run_id, thread_id)
+        return Asked(asked.run_id, branches.last_checkpoint(branches.before(seq)))
+
     async def fill_threads(self, owner: Owner, threads: Sequence[Json]) -> None:
         """Give every thread's values its messages."""
         found = await self.said(owner, [one["thread_id"] for one in threads])
         for one in threads:
             if found[one["thread_id"]] or one["values"]:
                 one["values"] = {**shown(one["values"] or {}), "messages": found[one["thread_id"]]}
+
+
+def _at(config: Json, checkpoint_id: str) -> Json:
+    return {"configurable": {**config["configurable"], "checkpoint_id": checkpoint_id}}
 
 
 def shown(values: Json) -> Json:

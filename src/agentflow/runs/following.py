@@ -71,6 +71,14 @@ class Following:
             else:
                 return
 
+    async def known(self, owner: Owner, run_id: str) -> list[Event]:
+        """What a run has told so far, as far as it is kept."""
+        found = [event async for events in self._logged(owner, run_id, 0) for event in events]
+        feed = self.here.get(run_id)
+        more = feed.stream.events if feed is not None and feed.stream is not None else ()
+        last = found[-1].seq if found else 0
+        return [*found, *(event for event in more if event.seq > last)]
+
     async def mirror(self, feed: Feed, owner: Owner) -> None:
         """Tell here what another process has logged since."""
         if feed.stream is None:

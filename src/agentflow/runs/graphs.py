@@ -16,7 +16,7 @@ from agentflow.errors import AgentflowError, DatabaseDown, GraphFailed
 from agentflow.protocols import Lease, Owner
 from agentflow.records.connections import Written
 from agentflow.records.protocol.runs import Ending, Runs
-from agentflow.runs.conversation import Conversation, answer_id, answered, shown
+from agentflow.runs.conversation import Asked, Conversation, answer_id, answered, shown
 from agentflow.runs.discretion import Shows, always, discreet, instead
 from agentflow.runs.encoding import interrupt_shown, storable
 from agentflow.runs.events import Stream
@@ -133,6 +133,7 @@ class GraphRuns:
         said: Sequence[Json] = ()
         if lease.graph == OWN:
             said = await self.conversation.begun(lease.owner, lease.thread_id, lease.run_id)
+        asked_at = await self._asked(lease) if "checkpoints" in modes else None
         metadata = {**configured(lease)["metadata"], "langgraph_node": "generate"}
 
         def tell(names: Sequence[str], mode: str, chunk: Any) -> None:
@@ -140,6 +141,8 @@ class GraphRuns:
                 chunk = answered(chunk, said, lease.run_id)
             if not names:
                 outcome.take(mode, chunk)
+            if mode == "checkpoints" and asked_at is not None and (chunk := asked_at.placed(chunk)) is None:
+                return
             if hides and mode in TELLING:
                 chunk = discreet(chunk)
             for name, data in translation.events(names, mode, chunk):
@@ -150,6 +153,12 @@ class GraphRuns:
                     stream.add(name, data)
 
         return tell
+
+    async def _asked(self, lease: Lease) -> Asked | None:
+        """Where the question stands that a run of our own graph answers."""
+        if lease.graph != OWN or _leaves_nothing(lease.work or {}):
+            return None
+        return await self.conversation.asked_at(lease.owner, lease.thread_id, lease.run_id)
 
     async def stopped(self, lease: Lease, how: str, told: str) -> None:
         """End a run that was asked to stop: its steps are kept, or it is taken back. Raises LeaseLost."""

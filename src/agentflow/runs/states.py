@@ -164,7 +164,9 @@ class States:
     async def _tree(self, thread: Json) -> Tree:
         owner, thread_id = Owner(thread["tenant"], thread["user"]), thread["thread_id"]
         said = await self.conversation.said_ever(owner, thread_id)
-        return Tree(await self.conversation.branches(owner, thread_id), said)
+        return Tree(
+            await self.conversation.branches(owner, thread_id), said, going=thread["status"] == "busy"
+        )
 
 
 def place(thread: Json, checkpoint: Mapping[str, Any] | None) -> Json:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentflow.runs.subgraphs import Subgraphs, Told
 from agentflow.runs.wanted import Mode
 from agentflow.turn import Json
 
@@ -13,8 +14,6 @@ MODES: tuple[Mode, ...] = (
 )  # fmt: skip
 """What a run is asked for whose events are told this way."""
 CHANNELS = {"input.requested": "input"}
-Told = tuple[str, list[str], Any]
-"""Method, namespace and data of an event."""
 BLOCKS: dict[str, tuple[Json, str, str]] = {
     "text": ({"type": "text"}, "text", "text-delta"),
     "reasoning": ({"type": "reasoning"}, "reasoning", "reasoning-delta"),
@@ -30,10 +29,12 @@ class Telling:
     messages: dict[str, "Message"] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     states: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    subgraphs: Subgraphs = field(default_factory=Subgraphs)
 
     def hear(self, name: str, data: Any) -> Iterator[Told]:
         """The events of one event of the run, `name` being its mode and, behind bars, its namespace."""
         mode, *names = name.split("|")
+        yield from self.subgraphs.heard(mode, names, data)
         if mode == "checkpoints":
             yield mode, names, _checkpoint(data)
         yield from self._state(names)
@@ -46,13 +47,14 @@ class Telling:
             for one in _plain(mode, data):
                 yield mode, names, one
 
-    def ended(self) -> Iterator[Told]:
-        """What is still open at the run's end."""
+    def ended(self, how: str = "completed") -> Iterator[Told]:
+        """What is still open at the run's end, which is `how`."""
         for names in list(self.states):
             yield from self._state(list(names))
         for found in list(self.messages.values()):
             for one in self._ended(found):
                 yield "messages", [], one
+        yield from self.subgraphs.left((), how)
 
     def _state(self, names: list[str]) -> Iterator[Told]:
         """LangGraph tells a state before its checkpoint, the protocol's clients read the checkpoint first."""

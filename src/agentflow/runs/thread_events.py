@@ -65,6 +65,8 @@ class RunEvents:
             yield from self._end(part.run)
         elif not part.events:
             yield self._lifecycle(0, "running")
+            if part.run.answers:
+                yield self._numbered(0, 1, "input.answered", {"interrupt_ids": list(part.run.answers)})
         for event in part.events:
             yield from self._event(event)
 
@@ -77,16 +79,15 @@ class RunEvents:
             yield self._numbered(event.seq, slot, method, one, names, event.at)
 
     def _end(self, run: RunInThread) -> Iterator[Json]:
-        closing = list(self.telling.ended())
+        how = "failed" if run.status == FAILED else "interrupted" if self.interrupted else "completed"
+        closing = list(self.telling.ended(how))
         for one in self.interrupts:
             data = {"interrupt_id": one.get("id"), "value": one.get("value"), "payload": one.get("value")}
             closing.append(("input.requested", [], data))
         for slot, (method, names, data) in enumerate(closing):
             yield self._numbered(self.seen + 1, slot, method, data, names)
-        if run.status == FAILED:
-            yield self._lifecycle(self.seen + 2, "failed", error=(run.error or {}).get("message"))
-        else:
-            yield self._lifecycle(self.seen + 2, "interrupted" if self.interrupted else "completed")
+        error = {"error": (run.error or {}).get("message")} if run.status == FAILED else {}
+        yield self._lifecycle(self.seen + 2, how, **error)
 
     def _lifecycle(self, at: int, event: str, **more: Any) -> Json:
         """Clients learn a run's id from the id of an event that begins or ends it."""

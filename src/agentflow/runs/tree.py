@@ -11,13 +11,17 @@ from agentflow.turn import Json
 
 @dataclass(frozen=True)
 class Tree:
-    """`said` are the messages of all branches, each with the place of its turn, in order."""
+    """`said`: the messages of all branches, each with the place of its turn, in order. `going`: the last turn runs."""
 
     branches: Branches
     said: Sequence[tuple[int, Json]]
+    going: bool = False
 
     def now(self, state: Json) -> Json:
         """The thread's state now: that of its last turn, though it may have no checkpoint yet."""
+        if self.going and self._unwritten(self.branches.head):
+            asked = self._asked(self.branches.head)
+            return {**asked, "values": {**shown(state["values"] or {}), **asked["values"]}}
         filled = self.then(state)
         filled["values"]["messages"] = self._messages(self.branches.head)
         return filled
@@ -73,6 +77,7 @@ class Tree:
             messages = messages[:1]
         return {
             **self._state(turn.run_id, [*self._messages(before), *messages], turn.at),
+            "next": ["generate"] if self.going and seq == self.branches.head else [],
             "metadata": {"source": "input", "step": -1, "run_id": turn.run_id, "parents": {}},
             **self._behind(self.branches.last_checkpoint(before)),
         }

@@ -1,20 +1,13 @@
-"""The event protocol of newer clients: commands to a thread, and its numbered events over SSE or a WebSocket."""
+"""Commands to a thread, as clients of the event protocol send them: begin, answer, look, go back."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-import orjson
-from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from agentflow.api.bodies import parsed
-from agentflow.api.origins import welcome
-from agentflow.api.protocol.runs import KEEP_ALIVE, key_of
-from agentflow.api.protocol.stream import HEARTBEAT, sse
+from agentflow.api.protocol.runs import key_of
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import (
     Given,
@@ -22,7 +15,6 @@ from agentflow.api.protocol.wire import (
     answer,
     described,
     detail,
-    given,
     owner,
     raw,
     services,
@@ -30,32 +22,22 @@ from agentflow.api.protocol.wire import (
     uuid_of,
     who,
 )
-from agentflow.api.sse import Events
-from agentflow.ending import end
-from agentflow.errors import AgentflowError, BadInput, Conflict
-from agentflow.runs.encoding import encoded
-from agentflow.runs.events import Behind
-from agentflow.runs.telling import MODES, Wanted
-from agentflow.runs.thread_events import before, told
-from agentflow.runs.wanted import RunWanted, planned
+from agentflow.errors import AgentflowError, BadInput, Conflict, NotFound
+from agentflow.runs.agents import agents
+from agentflow.runs.checkpoints import listed, space
+from agentflow.runs.telling import MODES
+from agentflow.runs.thread_events import before
+from agentflow.runs.wanted import Config, RunWanted, planned
 from agentflow.turn import Json
 
 router = APIRouter(route_class=ProtocolRoute, tags=["events"])
-SUBSCRIPTIONS = 64
-"""Of one WebSocket."""
+Namespace = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=32)]
 
 
 class Command(Given):
     id: int | str
     method: str = Field(max_length=64)
     params: Json = Field(default_factory=dict)
-
-
-class Subscription(Given):
-    channels: list[str] = Field(default_factory=list, max_length=64)
-    namespaces: list[list[str]] | None = Field(None, max_length=64)
-    depth: int | None = Field(None, ge=0, le=32)
-    since: int = Field(0, ge=0, lt=1 << 53)
 
 
 class Reply(Given):
@@ -69,6 +51,52 @@ class Responses(Given):
     goto: Any = None
     config: Json | None = None
     metadata: Json | None = None
+
+
+class Injected(Given):
+    """A message of a person, or of the application, to an agent that may be at work."""
+
+    role: Literal["user", "system"] = "user"
+    content: str
+    name: str | None = Field(None, max_length=256)
+
+
+class Injection(Given):
+    namespace: Namespace = Field(default_factory=list)
+    message: Injected
+
+
+class StateWanted(Given):
+    namespace: Namespace = Field(default_factory=list)
+    keys: list[str] | None = None
+
+
+class CheckpointsWanted(Given):
+    namespace: Namespace = Field(default_factory=list)
+    limit: int = Field(10, ge=1, le=1000)
+    before: str | None = Field(None, max_length=256)
+
+
+class ForkWanted(Given):
+    checkpoint_id: str = Field(max_length=256)
+    input: Any = None
+    config: Config | None = None
+
+
+class TreeWanted(Given):
+    run_id: str | None = None
+
+
+class NoSuchInterrupt(BadInput):
+    """Nothing waits for this answer."""
+
+
+class NoSuchCheckpoint(BadInput):
+    """The thread has no such place to go back to."""
+
+
+class NoSuchNamespace(BadInput):
+    """The agent is one; there is nobody within to speak to."""
 
 
 @router.post(
@@ -94,7 +122,7 @@ async def command(request: Request, thread_id: str) -> Response:
 
 async def obeyed(request: Request, thread_id: str, body: Command, key: str | None = None) -> Json:
     """A command's answer; what goes wrong is one too. `key` is an idempotency key."""
-    done = {"run.start": start, "input.respond": respond, "state.get": state}.get(body.method)
+    done = DONE.get(body.method)
     if done is None:
         return failed(body.id, "unknown_command", f"There is no command {body.method!r}.")
     try:
@@ -104,7 +132,12 @@ async def obeyed(request: Request, thread_id: str, body: Command, key: str | Non
 
 
 async def start(request: Request, thread_id: str, params: Json, key: str | None) -> Json:
-    """Begin a run; the thread is made where there is none. A checkpoint to fork from is in the config."""
+    """Begin a run; the thread is made where there is none. A checkpoint to fork from is in the config.
+
+    Clients of SDK 1.11 and older say what shall become of a run under way in camel case.
+    """
+    if params.get("multitaskStrategy") is not None:
+        params = {"multitask_strategy": params["multitaskStrategy"], **params}
     body = shaped({"if_not_exists": "create", **params}, RunWanted)
     place = ((body.config or {}).get("configurable") or {}).get("checkpoint_id")
     body.checkpoint_id = body.checkpoint_id or (str(place) if place else None)
@@ -124,21 +157,76 @@ async def respond(request: Request, thread_id: str, params: Json, key: str | Non
             raise NoSuchInterrupt(f"No interrupt {wanted!r} waits in this thread.")
     command = {"resume": given, "update": body.update, "goto": body.goto}
     wanted_run = {"command": command, "config": body.config, "metadata": body.metadata}
-    run = shaped({"assistant_id": thread["metadata"]["assistant_id"], **wanted_run}, RunWanted)
-    return await _begun(request, thread_id, run, key)
+    return await _begun(request, thread_id, shaped({**_agent_of(thread), **wanted_run}, RunWanted), key)
+
+
+async def inject(request: Request, thread_id: str, params: Json, key: str | None) -> Json:
+    """A message out of turn. A run takes no more input once it has begun, so the next one answers it."""
+    body = shaped(params, Injection)
+    if body.namespace:
+        raise NoSuchNamespace("A message reaches the whole agent; leave namespace empty.", field="namespace")
+    thread = await owned(request, thread_id)
+    given = {"messages": [body.message.model_dump(exclude_none=True)]}
+    return await _begun(request, thread_id, shaped({**_agent_of(thread), "input": given}, RunWanted), key)
 
 
 async def state(request: Request, thread_id: str, params: Json, _key: str | None) -> Json:
-    """The thread's values now, or those that are asked for."""
-    found = await services(request).states.get(await owned(request, thread_id))
-    keys = params.get("keys")
-    values = {key: one for key, one in found["values"].items() if not isinstance(keys, list) or key in keys}
+    """The thread's values now, or those that are asked for; with a namespace, a subgraph's."""
+    body = shaped(params, StateWanted)
+    found = await services(request).states.get(
+        await owned(request, thread_id), checkpoint=space(body.namespace)
+    )
+    values = {key: one for key, one in found["values"].items() if body.keys is None or key in body.keys}
     place = {"checkpoint": {"id": found["checkpoint_id"]}} if found["checkpoint_id"] else {}
     return {"result": {"values": values, **place}}
 
 
-class NoSuchInterrupt(BadInput):
-    """Nothing waits for this answer."""
+async def checkpoints(request: Request, thread_id: str, params: Json, _key: str | None) -> Json:
+    """The places of the thread's history, newest first, without what was known there."""
+    body = shaped(params, CheckpointsWanted)
+    states = await services(request).states.history(
+        await owned(request, thread_id), limit=body.limit + 1, metadata=None, checkpoint=space(body.namespace),
+        before=None if body.before is None else {"checkpoint_id": body.before},
+    )  # fmt: skip
+    return {"result": {"checkpoints": listed(states)[: body.limit]}}
+
+
+async def fork(request: Request, thread_id: str, params: Json, key: str | None) -> Json:
+    """Go on from an earlier place of the thread: with the input, or without one as it went on then."""
+    body = shaped(params, ForkWanted)
+    thread = await owned(request, thread_id)
+    found = await services(request).states.get(thread, checkpoint={"checkpoint_id": body.checkpoint_id})
+    if found["checkpoint"] is None:
+        raise NoSuchCheckpoint(
+            f"This thread has no checkpoint {body.checkpoint_id!r}.",
+            field="checkpoint_id",
+            value=body.checkpoint_id,
+        )
+    run = shaped({**_agent_of(thread), **body.model_dump(exclude_none=True)}, RunWanted)
+    begun = await _begun(request, thread_id, run, key)
+    return {**begun, "result": {**begun["result"], "thread_id": thread_id}}
+
+
+async def tree(request: Request, thread_id: str, params: Json, _key: str | None) -> Json:
+    """The agent and its subgraphs in a run, the last one if none is named, and how far each has come."""
+    body = shaped(params, TreeWanted)
+    wanted = None if body.run_id is None else uuid_of(body.run_id, "run_id")
+    await owned(request, thread_id)
+    found = await agents(services(request).thread_streams, owner(request), thread_id, wanted)
+    if found is None:
+        raise NotFound("The thread has no such run.", field="run_id", value=body.run_id)
+    return {"result": {"tree": found}}
+
+
+DONE = {
+    "run.start": start,
+    "input.respond": respond,
+    "input.inject": inject,
+    "state.get": state,
+    "state.listCheckpoints": checkpoints,
+    "state.fork": fork,
+    "agent.getTree": tree,
+}
 
 
 async def _begun(request: Request, thread_id: str, body: RunWanted, key: str | None) -> Json:
@@ -151,135 +239,26 @@ async def _begun(request: Request, thread_id: str, body: RunWanted, key: str | N
     return {"result": {"run_id": run["run_id"]}, "meta": {"applied_through_seq": before(place)}}
 
 
+def _agent_of(thread: Json) -> Json:
+    """The assistant that the thread belongs to, for commands that name none. Raises BadInput."""
+    found = (thread["metadata"] or {}).get("assistant_id")
+    if not found:
+        raise BadInput("The thread has no agent yet; begin with run.start.", field="thread_id")
+    return {"assistant_id": found}
+
+
 def failed(ident: int | str | None, code: str, message: str) -> Json:
     return {"type": "error", "id": ident, "error": code, "message": message}
 
 
-def _code(error: AgentflowError) -> str:
-    if isinstance(error, NoSuchInterrupt):
-        return "no_such_interrupt"
-    if isinstance(error, Conflict):
-        return "conflict"
-    return "invalid_argument" if isinstance(error, BadInput) else "no_such_run"
-
-
-@router.post(
-    "/threads/{thread_id}/stream/events",
-    summary="A thread's numbered events",
-    response_model=None,
-    response_class=Events,
-    openapi_extra=described(Subscription),
+CODES: tuple[tuple[type[AgentflowError], str], ...] = (
+    (NoSuchInterrupt, "no_such_interrupt"),
+    (NoSuchCheckpoint, "no_such_checkpoint"),
+    (NoSuchNamespace, "no_such_namespace"),
+    (Conflict, "conflict"),
+    (BadInput, "invalid_argument"),
 )
-async def events(request: Request, thread_id: str) -> Response:
-    thread = uuid_of(thread_id, "thread_id")
-    return sse(_framed(request, thread, await given(request, Subscription)), {})
 
 
-async def _framed(request: Request, thread_id: str, body: Subscription) -> AsyncIterator[bytes]:
-    async for event in _heard(request, thread_id, body):
-        if event is None:
-            yield HEARTBEAT
-        else:
-            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (
-                event["seq"],
-                event["method"].encode(),
-                orjson.dumps(event),
-            )
-
-
-async def _heard(request: Any, thread_id: str, body: Subscription) -> AsyncIterator[Json | None]:
-    """What the subscriber wants, and None as a sign of life; stays open across runs, and may begin before the first."""
-    spaces = tuple(tuple(one) for one in body.namespaces or ())
-    wanted = Wanted(frozenset(body.channels), spaces, body.depth)
-    streams = services(request).thread_streams
-    try:
-        async for event in told(streams, owner(request), thread_id, body.since, idle=KEEP_ALIVE):
-            if event is None or wanted.takes(event):
-                yield event
-    except Behind:
-        return
-
-
-@router.websocket("/threads/{thread_id}/stream/events")
-async def socket(websocket: WebSocket, thread_id: str) -> None:
-    """Commands and events over one WebSocket. Closed with 4000 and the status that HTTP would answer."""
-    if not welcome(websocket, websocket.app.state.services.settings.server.origins):
-        await websocket.close(4403)
-        return
-    await websocket.accept()
-    try:
-        session = Session(websocket, uuid_of(thread_id, "thread_id"))
-    except AgentflowError as error:
-        await websocket.close(4404, error.message[:120])
-        return
-    try:
-        while True:
-            await session.hear(await websocket.receive_text())
-    except (WebSocketDisconnect, KeyError):
-        return
-    finally:
-        await session.close()
-
-
-@dataclass
-class Session:
-    """One WebSocket: its subscriptions, and one place where frames are sent."""
-
-    websocket: Any
-    thread_id: str
-    subscriptions: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    count: int = 0
-
-    async def hear(self, frame: str) -> None:
-        """One frame of the client."""
-        try:
-            found = parsed(frame.encode(errors="replace"))
-            body = shaped(found if isinstance(found, dict) else {}, Command)
-        except BadInput as error:
-            await self.send(failed(None, "invalid_argument", error.message))
-            return
-        if body.method == "subscription.subscribe":
-            await self._subscribe(body)
-        elif body.method == "subscription.unsubscribe":
-            await self._unsubscribe(body)
-        else:
-            await self.send(await obeyed(self.websocket, self.thread_id, body))
-
-    async def send(self, told: Json) -> None:
-        """To the client, whole frames one after the other."""
-        await self.websocket.send_text(encoded(told).decode())
-
-    async def close(self) -> None:
-        """End every subscription."""
-        await end(self.subscriptions.values())
-
-    async def _subscribe(self, body: Command) -> None:
-        try:
-            wanted = shaped(body.params, Subscription)
-        except BadInput as error:
-            await self.send(failed(body.id, "invalid_argument", error.message))
-            return
-        if len(self.subscriptions) >= SUBSCRIPTIONS:
-            refusal = f"A socket holds {SUBSCRIPTIONS} subscriptions; end one, or open another socket."
-            await self.send(failed(body.id, "invalid_argument", refusal))
-            return
-        self.count += 1
-        name = f"subscription-{self.count}"
-        await self.send({"type": "success", "id": body.id, "result": {"subscription_id": name}})
-        self.subscriptions[name] = asyncio.create_task(self._pump(wanted))
-
-    async def _unsubscribe(self, body: Command) -> None:
-        name = body.params.get("subscription_id")
-        task = self.subscriptions.pop(name, None) if isinstance(name, str) else None
-        if task is None:
-            await self.send(failed(body.id, "no_such_subscription", f"There is no subscription {name!r}."))
-            return
-        task.cancel()
-        await self.send({"type": "success", "id": body.id, "result": {}})
-
-    async def _pump(self, wanted: Subscription) -> None:
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            async for event in _heard(self.websocket, self.thread_id, wanted):
-                if event is not None:
-                    await self.send(event)
-            await self.websocket.close(1012, "Come back with since.")
+def _code(error: AgentflowError) -> str:
+    return next((code for kind, code in CODES if isinstance(error, kind)), "no_such_run")

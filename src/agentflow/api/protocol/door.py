@@ -2,7 +2,19 @@
 
 from fastapi import APIRouter
 
-from agentflow.api.protocol import a2a, assistants, commands, crons, mcp, meta, runs, store, stream, threads
+from agentflow.api.protocol import (
+    a2a,
+    assistants,
+    commands,
+    crons,
+    events,
+    mcp,
+    meta,
+    runs,
+    store,
+    stream,
+    threads,
+)
 
 
 def routers() -> list[APIRouter]:
@@ -15,6 +27,7 @@ def routers() -> list[APIRouter]:
         assistants.router,
         threads.router,
         commands.router,
+        events.router,
         mcp.router,
         a2a.router,
         store.router,

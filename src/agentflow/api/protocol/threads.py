@@ -20,6 +20,7 @@ from agentflow.api.protocol.wire import (
     optional,
     owner,
     paged,
+    selected,
     services,
     uuid_of,
     who,
@@ -90,6 +91,7 @@ class HistoryWanted(Given):
     before: Checkpoint | str | None = None
     metadata: Json | None = None
     checkpoint: Checkpoint | None = None
+    select: list[str] | None = Field(None, max_length=64)
 
 
 async def owned(request: Request, thread_id: str) -> Json:
@@ -173,7 +175,7 @@ async def search(request: Request) -> Response:
         descending=body.sort_order == "desc", limit=body.limit, offset=body.offset,
     )  # fmt: skip
     total = await found.count(narrowed, tenant=me.tenant, user=me.user)
-    if not body.select or "values" in body.select:
+    if not body.select or any(one.partition(".")[0] == "values" for one in body.select):
         items = await filled(request, items)
     return paged(items, total, body, body.select)
 
@@ -228,6 +230,12 @@ async def get(request: Request, thread_id: str) -> Response:
     return answer((await filled(request, [await owned(request, thread_id)]))[0])
 
 
+@router.patch(
+    "/threads/{thread_id}/state",
+    summary="Merge into its metadata, as older clients ask for it",
+    response_model=None,
+    openapi_extra=described(ChangedThread),
+)
 @router.patch(
     "/threads/{thread_id}",
     summary="Merge into its metadata",
@@ -343,4 +351,4 @@ async def _history(request: Request, thread_id: str, body: HistoryWanted) -> Res
         await owned(request, thread_id), limit=body.limit, before=before, metadata=body.metadata,
         checkpoint=body.checkpoint,
     )  # fmt: skip
-    return answer(found)
+    return answer(selected(found, body.select))

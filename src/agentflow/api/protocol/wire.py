@@ -153,8 +153,17 @@ def paged(items: list[Json], total: int, page: Page, select: Sequence[str] | Non
 
 
 def selected(items: list[Json], select: Sequence[str] | None) -> list[Json]:
-    """Only the fields that were asked for."""
-    return items if not select else [{key: one[key] for key in select if key in one} for one in items]
+    """Only the fields that were asked for; "values.topic" asks for one key of the values."""
+    return items if not select else [_picked(one, select) for one in items]
+
+
+def _picked(one: Json, select: Sequence[str]) -> Json:
+    found = {key: one[key] for key in select if key in one}
+    for key in select:
+        field, _, inner = key.partition(".")
+        if inner and field not in select and isinstance(one.get(field), dict):
+            found.setdefault(field, {}).update({inner: one[field][inner]} if inner in one[field] else {})
+    return found
 
 
 def described(kind: type[BaseModel], *, needed: bool = True, several: bool = False) -> Json:

@@ -1,5 +1,6 @@
 """Who listens to a thread: its runs are then logged wherever they run, and each new one is told of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentflow.protocols import Owner
@@ -21,7 +22,11 @@ with w as (
   returning id)
 select pg_notify('agentflow', 'watch ' || w.id) from w
 """
-_RUN = "r.id, r.thread_id, r.seq, r.graph, r.status, r.error"
+# An answer may be any JSON; only ids of interrupts are names of an object.
+_RUN = """r.id, r.thread_id, r.seq, r.graph, r.status, r.error,
+  case when jsonb_typeof(r.work -> 'command' -> 'resume') = 'object'
+    then array(select one from jsonb_object_keys(r.work -> 'command' -> 'resume') one where one ~ '^[0-9a-f]{32}$')
+    else '{}' end"""
 # A run that begins later has no place yet.
 FROM = f"""
 select {_RUN} from run r join thread t on t.id = r.thread_id
@@ -40,7 +45,7 @@ where t.id = %(thread)s and t.tenant = %(tenant)s and t.user_ref = %(user)s grou
 
 @dataclass(frozen=True)
 class RunInThread:
-    """A run at its place in its thread; `error` as the ledger has it."""
+    """A run at its place in its thread; `error` as the ledger has it; `answers` names the interrupts it answers."""
 
     run_id: str
     thread_id: str
@@ -48,6 +53,7 @@ class RunInThread:
     graph: str
     status: int
     error: Json | None = None
+    answers: Sequence[str] = ()
 
     @property
     def going(self) -> bool:
