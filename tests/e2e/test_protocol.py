@@ -487,7 +487,8 @@ async def test_one_socket_carries_commands_and_several_subscriptions(served) -> 
         assert [one["params"]["data"]["event"] for one in heard] == ["running", "completed"]
         assert {one["event_id"].split(":")[1] for one in heard} == {started["result"]["run_id"]}
         assert told((await sent("state.get", namespace=[]))["result"]["values"]) == ["hi"]
-        assert (await sent("input.inject"))["error"] == "unknown_command"
+        assert (await sent("flow.setCapacity"))["error"] == "unknown_command"
+        assert (await sent("input.inject"))["error"] == "invalid_argument"
 
 
 async def test_a_newer_client_forks_from_a_checkpoint_and_answers_several_interrupts(client, http) -> None:
@@ -512,6 +513,72 @@ async def test_a_newer_client_forks_from_a_checkpoint_and_answers_several_interr
     resumed = await sent("input.respond", responses=[waits])
     await client.runs.join(thread_id, resumed["result"]["run_id"])
     assert (await client.threads.get_state(thread_id))["next"] == []
+
+
+async def test_a_newer_client_lists_forks_injects_and_sees_the_agents(client, http) -> None:
+    thread_id = await thread(client)
+    await client.runs.wait(thread_id, G, input=say("first"))
+
+    async def sent(method: str, **params) -> dict:
+        body = {"id": 1, "method": method, "params": params}
+        return (await http.post(f"/threads/{thread_id}/commands", json=body)).json()
+
+    places = (await sent("state.listCheckpoints", limit=7))["result"]["checkpoints"]
+    names = [one.get("node_name") for one in places]
+    assert names == ["file_away", "speak", "gather", "cast", "sort", "__start__", None]
+    assert [one["step"] for one in places] == [5, 4, 3, 2, 1, 0, -1]
+    older = await sent("state.listCheckpoints", before=places[4]["id"])
+    assert [one["id"] for one in older["result"]["checkpoints"]] == [places[5]["id"], places[6]["id"]]
+    forked = await sent("state.fork", checkpoint_id=places[5]["id"], input=say("second"))
+    assert forked["result"]["thread_id"] == thread_id
+    await client.runs.join(thread_id, forked["result"]["run_id"])
+    injected = await sent("input.inject", namespace=[], message={"role": "user", "content": "third"})
+    values = await client.runs.join(thread_id, injected["result"]["run_id"])
+    assert told(values) == ["first", "second", "third"]
+    root = {"namespace": [], "status": "completed", "graph_name": G, "children": []}
+    assert (await sent("agent.getTree"))["result"] == {"tree": root}
+    assert (await sent("agent.getTree", run_id=str(uuid4())))["error"] == "no_such_run"
+    assert (await sent("state.fork", checkpoint_id=str(uuid4())))["error"] == "no_such_checkpoint"
+    spoken = {"namespace": ["cast:1"], "message": {"role": "user", "content": "psst"}}
+    assert (await sent("input.inject", **spoken))["error"] == "no_such_namespace"
+
+
+async def test_clients_of_before_say_in_camel_case_what_becomes_of_a_run_under_way(client, http) -> None:
+    thread_id = await thread(client)
+    first = await client.runs.create(thread_id, G, input=say("slowly"))
+    params = {"assistant_id": G, "input": say("next"), "multitaskStrategy": "interrupt"}
+    body = {"id": 1, "method": "run.start", "params": params}
+    begun = (await http.post(f"/threads/{thread_id}/commands", json=body)).json()
+    await client.runs.join(thread_id, begun["result"]["run_id"])
+    assert (await client.runs.get(thread_id, first["run_id"]))["status"] == "interrupted"
+
+
+async def test_a_forks_place_in_our_own_graph_is_told_while_it_answers(client, http) -> None:
+    thread_id = str(uuid4())
+    params = {"assistant_id": "agent", "input": say("What is justice?")}
+    body = {"id": 1, "method": "run.start", "params": params}
+    begun = (await http.post(f"/threads/{thread_id}/commands", json=body)).json()
+    run_id = begun["result"]["run_id"]
+    await client.runs.join(thread_id, run_id)
+    heard, channels = [], {"channels": ["checkpoints", "lifecycle"]}
+    async with http.stream("POST", f"/threads/{thread_id}/stream/events", json=channels) as stream:
+        async for line in stream.aiter_lines():
+            heard += [json.loads(line[6:])["params"]["data"]] if line.startswith("data: ") else []
+            if heard and heard[-1].get("event") == "completed":
+                break
+    answer = (await client.threads.get_state(thread_id))["checkpoint"]["checkpoint_id"]
+    places = [(one["id"], one["parent_id"]) for one in heard if "id" in one]
+    assert places == [(run_id, thread_id), (answer, run_id)]
+
+
+async def test_a_states_metadata_may_be_merged_and_its_history_narrowed(client, http) -> None:
+    thread_id = await thread(client)
+    assert (await http.patch(f"/threads/{thread_id}/state", json={"metadata": {"a": 1}})).status_code == 200
+    assert (await client.threads.get(thread_id))["metadata"]["a"] == 1
+    await client.runs.wait(thread_id, G, input=say("first"))
+    wanted = {"limit": 1, "select": ["checkpoint_id", "values.topic"]}
+    (one,) = (await http.post(f"/threads/{thread_id}/history", json=wanted)).json()
+    assert (sorted(one), one["values"]) == (["checkpoint_id", "values"], {"topic": "talk"})
 
 
 async def test_mcp_lists_graphs_as_tools_and_calls_them(http) -> None:

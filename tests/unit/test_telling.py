@@ -100,7 +100,9 @@ def test_updates_and_custom_events_have_the_protocols_shape() -> None:
     assert events == [
         ("updates", [], {"node": "classify", "values": {"intent": "x"}}),
         ("custom", [], {"payload": {"stage": 1}}),
+        ("lifecycle", ["sub:1"], {"event": "started", "graph_name": "sub"}),
         ("custom", ["sub:1"], {"name": "progress", "payload": 2}),
+        ("lifecycle", ["sub:1"], {"event": "completed", "graph_name": "sub"}),
     ]
 
 

@@ -54,8 +54,11 @@ select f.id, case""",
     1,
 )
 NOTE = """
-update thread set state = %(state)s::jsonb, state_at = now() from run
-where run.id = %(run)s and run.attempt = %(attempt)s and run.status = 2 and thread.id = run.thread_id
+with n as (
+  update thread set state = %(state)s::jsonb, state_at = now() from run
+  where run.id = %(run)s and run.attempt = %(attempt)s and run.status = 2 and thread.id = run.thread_id
+  returning run.id, run.watched or thread.watched_until > now() as watched)
+select pg_notify('agentflow', 'run ' || id) from n where watched
 """
 # A run that leaves nothing behind: of a thread of its own, or one that is taken back.
 FORGET_THREAD = """
@@ -98,11 +101,20 @@ delete from run r using thread t
 where t.id = r.thread_id and r.id = %(run)s and r.thread_id = %(thread)s and r.tenant = %(tenant)s
   and t.user_ref = %(user)s and r.status not in (0, 1)
 """
-WATCH = """
-with w as (update run set watched = true where id = %(run)s and tenant = %(tenant)s returning id, status)
-select w.status, case when w.status in (0, 1) then pg_notify('agentflow', 'watch ' || w.id) end from w
+# The ledger ends a turn before its last events are logged; with them the thread's state is noted. Where that never
+# comes, because its process died, it is waited for no longer.
+_GOES = """(r.status in (0, 1) or (r.status = 2 and r.work is not null and r.ended_at > now() - interval '10 seconds'
+  and coalesce(t.state_at < r.ended_at, true)))"""
+WATCH = f"""
+with w as (
+  update run r set watched = true from thread t
+  where r.id = %(run)s and r.tenant = %(tenant)s and t.id = r.thread_id returning r.id, r.status, {_GOES} as goes)
+select w.goes, case when w.status in (0, 1) then pg_notify('agentflow', 'watch ' || w.id) end from w
 """
-GOING = "select true from run where id = %(run)s and tenant = %(tenant)s and status in (0, 1)"
+GOING = f"""
+select true from run r join thread t on t.id = r.thread_id
+where r.id = %(run)s and r.tenant = %(tenant)s and {_GOES}
+"""
 
 
 @dataclass(frozen=True)
@@ -208,12 +220,12 @@ class Runs:
         async with self.connections.use(Owner(tenant)) as connection:
             cursor = await connection.execute(WATCH.encode(), {"run": run_id, "tenant": tenant})
             row = await cursor.fetchone()
-        return row is not None and row[0] in (0, 1)
+        return row is not None and bool(row[0])
 
     async def going(self, run_id: str, *, tenant: int) -> bool:
-        """Whether the run is there and has not ended."""
+        """Whether the run is there and there is more of it to come."""
         async with self.connections.use(Owner(tenant)) as connection:
-            return (await connection.execute(GOING, {"run": run_id, "tenant": tenant})).rowcount == 1
+            return (await connection.execute(GOING.encode(), {"run": run_id, "tenant": tenant})).rowcount == 1
 
     async def webhook(self, run_id: str, *, tenant: int) -> str | None:
         """Where the run's end is to be told."""
