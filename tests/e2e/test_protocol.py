@@ -545,7 +545,7 @@ async def test_a_newer_client_lists_forks_injects_and_sees_the_agents(client, ht
 
 async def test_clients_of_before_say_in_camel_case_what_becomes_of_a_run_under_way(client, http) -> None:
     thread_id = await thread(client)
-    first = await client.runs.create(thread_id, G, input=say("slowly"))
+    first = await client.runs.create(thread_id, G, input=say("endlessly"))
     params = {"assistant_id": G, "input": say("next"), "multitaskStrategy": "interrupt"}
     body = {"id": 1, "method": "run.start", "params": params}
     begun = (await http.post(f"/threads/{thread_id}/commands", json=body)).json()
