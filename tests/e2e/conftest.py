@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
 
 from agentflow.records.embedded.cluster import mark_of
 from agentflow.records.embedded.processes import leftovers
@@ -139,6 +141,19 @@ def standing(tmp_path_factory: pytest.TempPathFactory, furniture: Path) -> Itera
     """A house that the tests of a module share."""
     with built(tmp_path_factory.mktemp("standing")) as made:
         yield furnished(made, furniture)
+
+
+@pytest.fixture
+async def client(served: str) -> AsyncIterator[LangGraphClient]:
+    """The protocol's own SDK, to the house that a module calls `served`."""
+    async with get_client(url=served) as found:
+        yield found
+
+
+@pytest.fixture
+async def http(served: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=served, timeout=30, trust_env=False) as found:
+        yield found
 
 
 @pytest.fixture

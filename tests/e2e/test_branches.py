@@ -1,10 +1,7 @@
 """Editing and regenerating through checkpoints, as chat front ends do it with the protocol's own SDK."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
-from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
 
@@ -16,18 +13,6 @@ def served(founded) -> str:
     house = founded("egress: {allow: [127.0.0.1]}\n")
     house.start().close()
     return house.address
-
-
-@pytest.fixture
-async def client(served: str) -> AsyncIterator[LangGraphClient]:
-    async with get_client(url=served) as found:
-        yield found
-
-
-@pytest.fixture
-async def http(served: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served, timeout=30, trust_env=False) as found:
-        yield found
 
 
 def say(text: str, number: str) -> dict:

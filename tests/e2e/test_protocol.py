@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,18 +24,6 @@ def served(founded) -> str:
     house = founded("egress: {allow: [127.0.0.1]}\n")
     house.start("--graphs", str(GRAPHS), "--studio").close()
     return house.address
-
-
-@pytest.fixture
-async def client(served: str) -> AsyncIterator[LangGraphClient]:
-    async with get_client(url=served) as found:
-        yield found
-
-
-@pytest.fixture
-async def http(served: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served, timeout=30, trust_env=False) as found:
-        yield found
 
 
 def say(text: str) -> dict:

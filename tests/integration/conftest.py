@@ -1,4 +1,4 @@
-"""A desk with everything that tests of memories need, on real tables."""
+"""Real tables: connections to them, and a desk with everything that tests of memories need."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -108,6 +108,13 @@ class Desk:
                     await asyncio.sleep(0.02)
             with pytest.raises(DatabaseDown):
                 await task
+
+
+@pytest.fixture
+async def connections(database: str) -> AsyncIterator[Connections]:
+    opened = await open_connections(database, size=4)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Checkpoints are thin, plain, and never the record."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 
 import psycopg
@@ -14,7 +13,7 @@ from agentflow.fakes.engine import FakeEngine
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Owner, Request
 from agentflow.records.checkpoints import TurnSaver
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory.scopes import Scopes
 from agentflow.records.own_checkpoints import OwnSaver
@@ -24,13 +23,6 @@ from agentflow.routing.intents import Intents
 from agentflow.runs.attempts import Attempts
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

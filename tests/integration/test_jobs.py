@@ -14,7 +14,7 @@ from agentflow import ending
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import Outcome, Request
 from agentflow.records.checkup import condition
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.jobs import AT_ONCE, GivenUp, Jobs, Later
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory.scopes import Scopes
@@ -23,13 +23,6 @@ from agentflow.wiring.checkup.database import judged
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 HOOK = "https://hooks.example/"
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 @asynccontextmanager
@@ -41,7 +34,7 @@ async def working(*several: Jobs) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await ending.ended(tasks)
+        await ending.end(tasks)
         for jobs in several:
             await jobs.close()
 

@@ -1,7 +1,6 @@
 """Documents on real tables: cited, replaced where they changed, found where they were put."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from agentflow.documents.passages import passages
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import DOCUMENTS, Owner, Scope
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.memory import rights
 from agentflow.records.memory.forget import Forgetting, Selector
 from agentflow.records.memory.library import File, Library
@@ -22,13 +21,6 @@ ANN = rights.Owner(0, "ann")
 HERS = Scope(0, DOCUMENTS, "ann")
 THREAD = "00000000-0000-0000-0000-000000000001"
 MANUAL = "# Refunds\n\nMoney comes back within 30 days.\n\n# Shipping\n\nParcels leave on Mondays.\n"
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The outbox: vectors that a turn owes are paid once, or later."""
 
-from collections.abc import AsyncIterator
-
 import numpy as np
 import pytest
 
@@ -9,20 +7,13 @@ from agentflow.errors import SchemaMismatch
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory.outbox import Outbox
 from agentflow.records.memory.scopes import Scopes
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 MINE = Scope(0, "conversations", "default")
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 def scopes(connections: Connections, model: str = FakeEmbedder.id, dim: int = FakeEmbedder.dim) -> Scopes:

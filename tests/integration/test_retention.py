@@ -1,14 +1,11 @@
 """What goes by itself, and what stays."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import pytest
-
 from agentflow.protocols import NewMemory, Owner, Scope
 from agentflow.records.checkpoints import TurnSaver
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.memory import rights
 from agentflow.records.memory.forget import Forgetting
 from agentflow.records.memory.holdings import Holdings
@@ -20,13 +17,6 @@ from agentflow.settings import Collection
 ANN, SEEN = rights.Owner(0, "ann"), Owner(0, "ann")
 DAY = 86400.0
 HERS = Scope(0, "conversations", "ann")
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 def retention(

@@ -1,23 +1,14 @@
 """Limits in the table: windows that slide, processes that die, a database that is down."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import psycopg
-import pytest
 
 from agentflow.protocols import Allowance
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.spending import PostgresSpending
 
 SO_MANY = Allowance(requests=None, hits=100, seconds=86400)
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 def changed(database: str, statement: str) -> list[tuple]:

@@ -1,6 +1,5 @@
 """Summaries of sessions that are over: they point to their turns, replace none, and go with them."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.fakes.engine import FakeEngine
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Scope
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.memory.forget import Forgetting, Selector
 from agentflow.records.memory.rights import Filter, Owner, Rights
 from agentflow.records.memory.scopes import Scopes
@@ -21,13 +20,6 @@ from agentflow.runs.summarizer import WINDOW, Summarizer, windows
 ANN = Owner(0, "ann")
 HERS = Scope(0, "conversations", "ann")
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Words near in meaning: learnt once, looked up in a search."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.memory.postgres.statements import EXACT, INDEXED, VAST
 from agentflow.protocols import NewMemory, Outcome, Request, Scope, Vectors
-from agentflow.records.connections import Connections, open_connections
+from agentflow.records.connections import Connections
 from agentflow.records.ledger import PostgresLedger
 from agentflow.records.memory.forget import Forgetting, Selector
 from agentflow.records.memory.outbox import Outbox
@@ -32,13 +32,6 @@ class Dictionary(FakeEmbedder):
             return await super().embed(texts)
         found = np.float32([MEANINGS.get(text, [0.1, 0.1, 0.1]) for text in texts])
         return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-@pytest.fixture
-async def connections(database: str) -> AsyncIterator[Connections]:
-    opened = await open_connections(database, size=4)
-    yield opened
-    await opened.close()
 
 
 async def said(connections: Connections, *texts: str, user: str = "default") -> Scopes:
