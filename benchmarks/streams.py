@@ -31,10 +31,10 @@ with serve(Options(tokens_per_second={pace}, max_model_len=65536)) as double:
     signal.pause()
 """
 CONFIG = """
-model: {{engine: vllm, base: base, url: {url}}}
+model: {{engine: vllm, base: base, url: {url}, timeouts: {{total: 3600}}}}
 embedder: {{kind: fake}}
 roles: {{}}
-server: {{port: 0, drain: 2}}
+server: {{port: 0, drain: 2, turn_seconds: 3600}}
 limits: {{rate: null, requests: {streams}, running: {streams}}}
 """
 UP = 30.0
@@ -103,7 +103,7 @@ async def stream(port: int, number: int, words: int, heard: Heard, *, resumable:
         heard.open -= 1
         heard.events.append(events)
         writer.close()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         heard.errors.append(repr(error))
 
 
@@ -138,7 +138,10 @@ async def measured(address: str, pid: int, given: argparse.Namespace) -> None:
         print(f"  {heard.errors.count(error)} x {error}")
     if heard.events:
         few, many = min(heard.events), max(heard.events)
-        print(f"events per stream: {few} to {many}, median {statistics.median(heard.events):g}")
+        short = sum(one < words for one in heard.events)
+        print(
+            f"events per stream: {few} to {many}, median {statistics.median(heard.events):g}; {short} broke off"
+        )
         print(f"first event: median {statistics.median(heard.first):.2f} s, latest {max(heard.first):.2f} s")
 
 

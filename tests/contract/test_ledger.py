@@ -149,8 +149,18 @@ async def test_a_run_out_of_lease_is_abandoned_and_claimed_with_the_next_attempt
 
 async def test_a_renewed_lease_is_not_abandoned(ledger: Ledger) -> None:
     lease = await accepted(lapsing(ledger))
-    await ledger.renew(lease)
+    assert await ledger.renew([lease]) == {lease.run_id: None}
     assert await ledger.abandoned(limit=9) == []
+
+
+async def test_leases_are_renewed_together_and_lost_ones_are_left_out(ledger: Ledger) -> None:
+    mine, ended, back = [await accepted(ledger) for _ in range(3)]
+    stale = await accepted(lapsing(ledger))
+    assert await ledger.claim(stale.run_id) is not None
+    await ledger.finish(ended, outcome())
+    await ledger.fail(back, {}, final=False)
+    assert await ledger.renew([mine, ended, back, stale]) == {mine.run_id: None, ended.run_id: None}
+    assert await ledger.renew([]) == {}
 
 
 async def test_a_stale_attempt_writes_nothing(world: tuple[Ledger, MemoryHome]) -> None:
@@ -163,7 +173,6 @@ async def test_a_stale_attempt_writes_nothing(world: tuple[Ledger, MemoryHome]) 
         ledger.finish(stale, outcome("stale", memories=[item])),
         ledger.fail(stale, {}, final=True),
         ledger.cancel(stale, {}, said="sta"),
-        ledger.renew(stale),
     ):
         with pytest.raises(LeaseLost):
             await write

@@ -1,12 +1,14 @@
 """What is borrowed from a pool comes back, whatever becomes of the borrower."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from agentflow.errors import DatabaseDown
 from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.protocols import NewMemory, Outcome, Owner, Request
 from agentflow.records.connections import Connections, open_connections
@@ -93,6 +95,26 @@ async def test_a_busy_pool_is_waited_for_longer_than_a_lost_database(database: s
     opened = await open_connections(database, size=2, patience=3.0)
     long = [asyncio.create_task(held(opened, 0.4)) for _ in range(18)]
     await asyncio.gather(*long)
+    await opened.close()
+
+
+async def test_a_process_that_was_paused_takes_a_busy_pool_for_no_lost_database(database: str) -> None:
+    opened = await open_connections(database, size=2, patience=1.0)
+    async with opened.use(MINE), opened.use(MINE):
+        waiting = asyncio.create_task(one_statement(opened))
+        await asyncio.sleep(0.01)
+        time.sleep(1.2)  # noqa: ASYNC251 - nothing of this process goes on meanwhile
+        await asyncio.sleep(0.01)
+    await waiting
+    await opened.close()
+
+
+async def test_a_pool_from_which_nothing_comes_back_is_a_lost_database(database: str) -> None:
+    opened = await open_connections(database, size=2, patience=0.2)
+    async with opened.use(MINE), opened.use(MINE):
+        with pytest.raises(DatabaseDown, match=r"no connection came back within 0\.2 s"):
+            await one_statement(opened)
+    await one_statement(opened)
     await opened.close()
 
 

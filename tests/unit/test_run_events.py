@@ -65,7 +65,15 @@ async def test_another_attempt_goes_on_above_what_the_first_has_told() -> None:
     stream.go_on(1007)
     stream.add("values", 2)
     stream.close()
-    assert (stream.first, await read(stream, after=5)) == (1008, [1008])
+    assert await read(stream, after=0) == [1, 1008]
+    assert await read(stream, after=5) == [1008]
+
+
+def test_a_stream_that_begins_with_another_attempt_has_nothing_before_it() -> None:
+    stream = Stream("run")
+    stream.go_on(1007)
+    stream.add("metadata", 1)
+    assert stream.first == 1008
 
 
 async def test_what_everybody_has_read_is_not_kept_and_what_somebody_has_not_is() -> None:

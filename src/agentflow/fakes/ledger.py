@@ -167,10 +167,12 @@ class FakeLedger:
             if self.runs[run_id].record.status == "queued":
                 self.runs[run_id].lease_until = self.clock()
 
-    async def renew(self, lease: Lease) -> str | None:
+    async def renew(self, leases: Sequence[Lease]) -> Mapping[str, str | None]:
         """See Ledger.renew; nobody asks a run of this ledger to stop."""
-        self._fenced(lease).lease_until = self.clock() + self.lease
-        return None
+        found = {one.run_id: self.runs[one.run_id] for one in leases if self._is_current(one)}
+        for entry in found.values():
+            entry.lease_until = self.clock() + self.lease
+        return dict.fromkeys(found)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger.finish."""
@@ -277,6 +279,10 @@ class FakeLedger:
         if entry.record.status != "running" or entry.record.attempt != lease.attempt:
             raise LeaseLost(f"Attempt {lease.attempt} of turn {lease.run_id} is no longer the current one.")
         return entry
+
+    def _is_current(self, lease: Lease) -> bool:
+        record = self.runs[lease.run_id].record
+        return record.attempt == lease.attempt and record.status != "queued"
 
     def _lease(self, entry: Entry) -> Lease:
         request, record = entry.request, entry.record

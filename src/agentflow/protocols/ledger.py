@@ -171,8 +171,8 @@ class Ledger(Protocol):
         """Leave runs that wait here to whoever claims them first."""
         ...
 
-    async def renew(self, lease: Lease) -> str | None:
-        """Extend the lease; how the run shall stop, if somebody asked for it. Raises LeaseLost."""
+    async def renew(self, leases: Sequence[Lease]) -> Mapping[str, str | None]:
+        """Extend leases; those that are not lost, by run, with how it shall stop if somebody asked for that."""
         ...
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from agentflow.errors import DatabaseDown
 from agentflow.protocols import Owner, Vectors
@@ -86,14 +87,25 @@ GATHERING = 2
 TRUSTED = 1.0
 """Seconds for which a connection that answered needs no check."""
 BACKGROUND_SIZE = 4
-TRIES = 6
-"""How often a borrower asks anew whose turn has not come, while others get theirs: the pool is busy, not lost."""
+TICKS = 10
+"""Ticks in a row without a connection that came back: the database is lost, and not only busy."""
+LONGEST = 60
+"""How many times that long a borrower waits at most while others get theirs: as long as a turn may take."""
 
 
 class Pool(AsyncConnectionPool[Connection]):
-    """Counts the connections that came back whole."""
+    """Counts the connections that came back whole.
+
+    `timeout` is counted in ticks, each waited for anew: a process that is paused, or waits its turn for a processor
+    longer than that, has not seen the database fail.
+    """
 
     returned: int = 0
+
+    @property
+    def tick(self) -> float:
+        """Seconds."""
+        return self.timeout / TICKS
 
 
 _LIMITS = "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
@@ -172,10 +184,13 @@ async def _lent(pool: Pool) -> AsyncIterator[Connection]:
     left = asyncio.Event()
     taking = asyncio.create_task(_take(pool, left))
     try:
-        connection = await asyncio.shield(taking)
-    except asyncio.CancelledError:
+        await _come(taking, pool)
+        connection = taking.result()
+    except BaseException:
         left.set()
-        if taking.done() and not taking.cancelled() and taking.exception() is None:
+        if not taking.done():
+            taking.add_done_callback(_heard)
+        elif _heard(taking) is None and not taking.cancelled():
             await pool.putconn(taking.result())
         raise
     try:
@@ -198,20 +213,25 @@ def _at_rest(connection: Connection) -> bool:
 
 
 async def _take(pool: Pool, left: asyncio.Event) -> Connection:
-    connection = await _asked(pool, TRIES)
+    connection = await pool.getconn(pool.timeout * LONGEST)
     if left.is_set():
         await pool.putconn(connection)
     return connection
 
 
-async def _asked(pool: Pool, tries: int) -> Connection:
-    returned = pool.returned
-    try:
-        return await pool.getconn()
-    except PoolTimeout:
-        if tries <= 1 or pool.returned == returned:
-            raise
-    return await _asked(pool, tries - 1)
+async def _come(taking: asyncio.Task[Connection], pool: Pool) -> None:
+    """Wait until the task is done, as long as the pool lives. Raises PoolTimeout."""
+    ticks, returned = 0, pool.returned
+    while not (await asyncio.wait({taking}, timeout=pool.tick))[0]:
+        ticks = ticks + 1 if pool.returned == returned else 0
+        returned = pool.returned
+        if ticks >= TICKS:
+            raise PoolTimeout(f"no connection came back within {pool.timeout:g} s")
+
+
+def _heard(taking: asyncio.Task[Connection]) -> BaseException | None:
+    """Why no connection came; who has left does not want to know, but somebody must ask."""
+    return None if taking.cancelled() else taking.exception()
 
 
 async def returned(connection: Connection) -> None:
@@ -224,6 +244,16 @@ async def returned(connection: Connection) -> None:
 
 def _named(owner: Owner) -> tuple[str, str]:
     return str(owner.tenant), "*" if owner.user is None else f"={owner.user}"
+
+
+def persevering(seconds: float = 20.0) -> AsyncRetrying:
+    """Tries again while the database is lost; for what may be done twice, and must not be lost with it."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(DatabaseDown),
+        stop=stop_after_delay(seconds),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
+        reraise=True,
+    )
 
 
 class lost_is_down:  # noqa: N801 - reads as a phrase where it is used

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
 
-from agentflow.ending import end
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
@@ -19,6 +19,7 @@ from agentflow.errors import (
 from agentflow.graph import Graph
 from agentflow.protocols import Lease, Ledger, Owner
 from agentflow.runs.feed import Feed
+from agentflow.runs.leases import Leases
 from agentflow.runs.limit import within
 from agentflow.runs.protocol import ProtocolRuns
 from agentflow.telemetry import Metrics
@@ -27,6 +28,8 @@ from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
+PAUSE = 1.0
+"""Seconds until a lost database is tried again."""
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Attempts:
     protocol: ProtocolRuns | None = None
     stops: dict[str, str] = field(default_factory=dict)
     """How runs shall stop that were asked to."""
+    leases: Leases = field(init=False)
 
     def halt(self, run_id: str, how: str, task: asyncio.Task[Any]) -> None:
         """Stop a run that the task works on; `how` is "interrupt", "rollback" or "left"."""
@@ -55,14 +59,20 @@ class Attempts:
             # Not before its first step, which would then never come, nor what ends a run.
             asyncio.get_running_loop().call_soon(task.cancel)
 
+    def __post_init__(self) -> None:
+        self.leases = Leases(self.ledger, self.renewal)
+
     async def execute(self, feed: Feed, lease: Lease) -> None:
-        """To the committed end. Raises what ended the run, and CancelledError when this process ends."""
+        """To the committed end. Raises what ended the run, and CancelledError when this process ends.
+
+        LeaseLost: the run goes on with another attempt, here or elsewhere.
+        """
         if lease.attempt > 1:
             self.metrics.attempts.inc()
         if lease.attempt > MAX_ATTEMPTS:
             raise await self._failed(feed, lease, TurnFailed(f"Given up after {MAX_ATTEMPTS} attempts."))
         try:
-            async with self._heartbeat(lease):
+            async with self._under(lease):
                 with self.spans.turn(run_id=lease.run_id, thread_id=lease.thread_id, attempt=lease.attempt):
                     await self._stream(feed, lease)
         except asyncio.CancelledError:
@@ -70,6 +80,8 @@ class Attempts:
         except LeaseLost:
             raise
         except AgentflowError as error:
+            if isinstance(error, DatabaseDown) and lease.work is not None:
+                raise await self._put_off(lease, error) from error
             if feed.result is None:
                 raise await self._failed(feed, lease, error) from error
             log.warning(
@@ -106,37 +118,12 @@ class Attempts:
             async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
                 feed.add(event)
 
-    @contextlib.asynccontextmanager
-    async def _heartbeat(self, lease: Lease) -> AsyncIterator[None]:
-        """Renew while the body runs; losing the lease ends the body with LeaseLost."""
-        owner = asyncio.current_task()
-        lost: list[LeaseLost] = []
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(self.renewal)
-                try:
-                    how = await self.ledger.renew(lease)
-                    if how is not None and owner is not None:
-                        self.halt(lease.run_id, how, owner)
-                except LeaseLost as error:
-                    lost.append(error)
-                    if owner is not None:
-                        owner.cancel()
-                    return
-                except DatabaseDown as error:
-                    log.warning("lease not renewed", run_id=lease.run_id, reason=error.message)
-
-        beating = asyncio.create_task(beat())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lost and owner is not None:
-                owner.uncancel()
-                raise lost[0] from None
-            raise
-        finally:
-            await end([beating])
+    def _under(self, lease: Lease) -> AbstractAsyncContextManager[None]:
+        """The lease is kept while the body runs; losing it ends the body with LeaseLost."""
+        task = asyncio.current_task()
+        return self.leases.kept(
+            lease, lambda how: None if task is None else self.halt(lease.run_id, how, task)
+        )
 
     async def _failed(self, feed: Feed, lease: Lease, error: AgentflowError) -> AgentflowError:
         """Record the reason and return the error to raise. A database that is down leaves it to the janitor."""
@@ -150,6 +137,19 @@ class Attempts:
         except LeaseLost as lost:
             return lost
         return error
+
+    async def _put_off(self, lease: Lease, down: DatabaseDown) -> LeaseLost:
+        """Leave a run to another attempt because the database went away in its middle; as soon as it is back."""
+        log.warning("run waits for its database", run_id=lease.run_id, reason=down.message)
+        while True:
+            try:
+                await self.ledger.fail(lease, as_json(down), final=False)
+            except DatabaseDown:
+                await asyncio.sleep(PAUSE)
+            except LeaseLost as lost:
+                return lost
+            else:
+                return LeaseLost(f"Attempt {lease.attempt} of run {lease.run_id} has lost its database.")
 
     async def _handed_back(self, lease: Lease) -> None:
         """To the next start."""

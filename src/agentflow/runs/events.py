@@ -88,11 +88,8 @@ class Stream:
             self._gone += 1
 
     def go_on(self, last: int) -> None:
-        """Numbers go on above `last`: an earlier attempt has told events up to there, which are not at hand."""
-        if last > self.last:
-            self._gone += len(self.events)
-            self.events.clear()
-            self._size, self.last = 0, last
+        """Numbers go on above `last`: an earlier attempt, here or elsewhere, has told events up to there."""
+        self.last = max(self.last, last)
 
     @property
     def first(self) -> int:

@@ -18,7 +18,7 @@ class Feed:
     """Grows until `close`; every reader sees every event in order.
 
     Of a run of the LangGraph protocol the events are in `stream`, and `outcome` is what it has come to; `place` is
-    the run's in its thread. `placed`: of a run elsewhere, set once it is known which events will come.
+    the run's in its thread. `placed`: of a run that began elsewhere, set once it is known which events will come.
     """
 
     run_id: str
@@ -53,6 +53,8 @@ class Feed:
         """No more events. An error after the result changes nothing for the reader."""
         self.error = None if self.result is not None or self.outcome.written else error
         self.closed = True
+        if self.placed is not None:
+            self.placed.set()
         if self.stream is not None:
             self.stream.close()
         if self.meter is not None:

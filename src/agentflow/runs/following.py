@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from agentflow.ending import end
-from agentflow.errors import AgentflowError
+from agentflow.errors import AgentflowError, DatabaseDown
 from agentflow.protocols import Owner
-from agentflow.records.protocol.events import EventLog
+from agentflow.records.protocol.events import EventLog, Row
 from agentflow.records.protocol.runs import Runs
 from agentflow.runs.events import Behind, Event, Stream
 from agentflow.runs.feed import Feed
@@ -18,6 +18,8 @@ from agentflow.runs.wakes import Wakes, woken
 log = structlog.get_logger(__name__)
 PATIENCE = 15.0
 """Seconds after which a run elsewhere is looked at although nothing was heard of it: its process may have died."""
+PAUSE = 1.0
+"""Seconds until a lost database is asked again."""
 FLUSHED = 0.1
 """Seconds in which what a run has told is in the log."""
 
@@ -98,9 +100,25 @@ class Following:
         return bool(rows) and rows[0][0] == seen + 1
 
     async def _logged(self, owner: Owner, run_id: str, after: int) -> AsyncIterator[list[Event]]:
-        while rows := await self.log.read(owner, run_id, after):
+        while rows := await self._read(owner, run_id, after):
             after = rows[-1][0]
             yield [Event(*row) for row in rows]
+
+    async def _read(self, owner: Owner, run_id: str, after: int) -> list[Row]:
+        """What is logged; a database that went away is waited for."""
+        while True:
+            try:
+                return await self.log.read(owner, run_id, after)
+            except DatabaseDown as down:
+                log.warning("events wait for their database", run_id=run_id, reason=down.message)
+                await asyncio.sleep(PAUSE)
+
+    async def _going(self, feed: Feed, owner: Owner) -> bool:
+        """Whether the run has not ended, as far as is known."""
+        try:
+            return await self.runs.going(feed.run_id, tenant=owner.tenant)
+        except DatabaseDown:
+            return True
 
     async def _mirrored(self, feed: Feed, owner: Owner) -> None:
         try:
@@ -123,7 +141,7 @@ class Following:
             if feed.placed is not None:
                 feed.placed.set()
             while going:
-                going = await self.runs.going(feed.run_id, tenant=owner.tenant)
+                going = await self._going(feed, owner)
                 await self.mirror(feed, owner)
                 if going:
                     await woken(event, within=PATIENCE)

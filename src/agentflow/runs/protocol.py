@@ -8,14 +8,14 @@ from functools import partial
 import structlog
 
 from agentflow.ending import end
-from agentflow.errors import AgentflowError, DatabaseDown
+from agentflow.errors import AgentflowError, DatabaseDown, LeaseLost
 from agentflow.protocols import Lease, Ledger
 from agentflow.records.protocol.accepting import Accepting
 from agentflow.records.protocol.events import EventLog, Row
 from agentflow.records.protocol.runs import Ending, Runs
 from agentflow.runs.events import Event, Stream
 from agentflow.runs.feed import Feed
-from agentflow.runs.graphs import GraphRuns
+from agentflow.runs.graphs import GraphRuns, Outcome
 from agentflow.runs.limit import within
 from agentflow.runs.registry import OWN
 from agentflow.runs.wakes import Wakes
@@ -71,12 +71,18 @@ class ProtocolRuns:
     wakes: Wakes
     owed: dict[str, Owed] = field(default_factory=dict)
 
-    def begin(self, feed: Feed, work: Json, *, watched: bool = False) -> None:
-        """Give the feed a stream, logged where somebody elsewhere may read it; its first event is there at once."""
+    def begin(self, feed: Feed, work: Json, *, watched: bool = False, attempt: int = 1) -> None:
+        """Give the feed a stream, logged where somebody elsewhere may read it; its first event is there at once.
+
+        Of a later attempt the first number is not known yet: `placed` is set when it is.
+        """
         feed.stream = Stream(feed.run_id)
         if watched or work.get("stream_resumable"):
             self.watched(feed)
-        feed.stream.add("metadata", {"run_id": feed.run_id, "attempt": 1})
+        if attempt == 1:
+            feed.stream.add("metadata", {"run_id": feed.run_id, "attempt": attempt})
+        else:
+            feed.placed = asyncio.Event()
 
     def watched(self, feed: Feed) -> None:
         """Log the feed's events from now on; of a run that has not begun, all of them."""
@@ -87,26 +93,35 @@ class ProtocolRuns:
             feed.stream.kept(event)
 
     def left(self, run_id: str) -> None:
-        """Another process has executed it, or nobody: what was to be logged here is dropped."""
+        """The run has ended, or another process works on it: what was to be logged here is dropped."""
         self.owed.pop(run_id, None)
 
     async def execute(self, feed: Feed, lease: Lease, *, seconds: float) -> None:
         """Run to the committed end; what is logged is logged before that. EngineTimeout after `seconds`."""
         stream = feed.stream or Stream(feed.run_id)
         if lease.attempt > 1:
-            stream.go_on(await self.log.last(lease.owner, lease.run_id) + AHEAD)
+            await self._again(feed, stream, lease)
         flushing = asyncio.create_task(self._flushing(lease))
         try:
             async with within(seconds):
                 await self.graphs.execute(lease, stream, feed.outcome, before_end=lambda: self._flush(lease))
             feed.outcome.written = True
+        except (DatabaseDown, LeaseLost):
+            raise
         except AgentflowError as error:
             stream.add("error", error_shown(error))
             raise
         finally:
             await end([flushing])
             await self._flushed(lease)
-            self.owed.pop(lease.run_id, None)
+
+    async def _again(self, feed: Feed, stream: Stream, lease: Lease) -> None:
+        """Another attempt begins: above what the last one has told, and with nothing of what it came to."""
+        stream.go_on(await self.log.last(lease.owner, lease.run_id) + AHEAD)
+        if feed.placed is not None:
+            feed.placed.set()
+        feed.outcome = Outcome()
+        stream.add("metadata", {"run_id": lease.run_id, "attempt": lease.attempt})
 
     async def stopped(self, feed: Feed, lease: Lease, how: str) -> None:
         """Write the end of a run that was asked to stop. Raises LeaseLost."""

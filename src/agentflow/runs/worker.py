@@ -12,6 +12,7 @@ from agentflow.ending import end
 from agentflow.errors import (
     AgentflowError,
     DatabaseDown,
+    LeaseLost,
     NotFound,
     TooMany,
     TurnFailed,
@@ -30,6 +31,8 @@ from agentflow.turn import Json
 
 log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
+PAUSE = 1.0
+"""Seconds until a lost database is asked again."""
 PATIENCE = 20.0
 """Seconds after which a waiting run looks again although nobody has woken it: for signals that were lost."""
 
@@ -191,6 +194,7 @@ class Worker:
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
         await end(tasks)
+        await self.attempts.leases.close()
         if self.helping is not None:
             await asyncio.gather(self.helping, return_exceptions=True)
         if self.protocol is not None:
@@ -253,7 +257,7 @@ class Worker:
         """Execute a run that another process has accepted."""
         feed = Feed(lease.run_id, lease.thread_id)
         if self.protocol is not None and lease.work is not None:
-            self.protocol.begin(feed, lease.work, watched=lease.watched)
+            self.protocol.begin(feed, lease.work, watched=lease.watched, attempt=lease.attempt)
         self._run(feed, lease.tenant, lease)
 
     def _run(self, feed: Feed, tenant: int, lease: Lease | None, *, after: float = 0.0) -> Feed:
@@ -274,9 +278,7 @@ class Worker:
         try:
             if after > 0:
                 await asyncio.sleep(after)
-            lease = lease or await self._claimed(feed, tenant)
-            if lease is not None:
-                await self.attempts.execute(feed, lease)
+            await self._executed(feed, tenant, lease)
             error = None
         except AgentflowError as known:
             error = known
@@ -286,10 +288,7 @@ class Worker:
         finally:
             self.open[tenant] -= 1
             self.since[tenant] -= 1
-            if feed.run_id in self.seated:
-                self.seated.discard(feed.run_id)
-                self.seats.give()
-                self._help()
+            self._unseated(feed.run_id)
             for known_by in (self.feeds, self.tasks, self.attempts.stops):
                 known_by.pop(feed.run_id, None)
             if self.protocol is not None:
@@ -298,16 +297,37 @@ class Worker:
             self.wakes.first(feed.thread_id)
             self.wakes.every(feed.run_id)
 
+    async def _executed(self, feed: Feed, tenant: int, lease: Lease | None) -> None:
+        """To the run's end, here or elsewhere: who reads it here goes on reading when an attempt does not get there."""
+        while (lease := lease or await self._claimed(feed, tenant)) is not None:
+            try:
+                await self.attempts.execute(feed, lease)
+            except LeaseLost as lost:
+                log.warning("run goes on with another attempt", run_id=feed.run_id, reason=lost.message)
+                lease = None
+                self._unseated(feed.run_id)
+            else:
+                return
+
+    def _unseated(self, run_id: str) -> None:
+        if run_id in self.seated:
+            self.seated.discard(run_id)
+            self.seats.give()
+            self._help()
+
     async def _claimed(self, feed: Feed, tenant: int) -> Lease | None:
         """Wait for the thread's earlier turns, and a seat; None when another process has finished it meanwhile."""
         with self.wakes.on(feed.thread_id, feed.run_id) as event:
             try:
                 while True:
-                    lease = await self._claimed_now(feed.run_id, event)
-                    if lease is not None:
-                        return lease
-                    if await self._ended(feed, tenant):
-                        return None
+                    try:
+                        lease = await self._claimed_now(feed.run_id, event)
+                        if lease is not None or await self._ended(feed, tenant):
+                            return lease
+                    except DatabaseDown as down:
+                        log.warning("run waits for its database", run_id=feed.run_id, reason=down.message)
+                        await asyncio.sleep(PAUSE)
+                        continue
                     await woken(event, within=PATIENCE)
             finally:
                 self.seats.leave(event)

@@ -8,7 +8,6 @@ from uuid import UUID, uuid5
 import uuid_utils
 from psycopg import Rollback
 from psycopg.types.json import Jsonb
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from agentflow.errors import Conflict, DatabaseDown, LeaseLost, NotFound
 from agentflow.prompt import ChatMessage
@@ -22,7 +21,7 @@ from agentflow.protocols import (
     RunStatus,
     own_scopes,
 )
-from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn
+from agentflow.records.connections import IN_TURN, Connection, Connections, in_turn, persevering
 from agentflow.records.details import offered, packed, told
 from agentflow.records.ledger.statements import (
     ABANDONED,
@@ -113,20 +112,20 @@ class PostgresLedger:
         async with self.connections.background() as connection:
             await connection.execute(LEAVE, {"runs": list(run_ids)})
 
-    async def renew(self, lease: Lease) -> str | None:
+    async def renew(self, leases: Sequence[Lease]) -> Mapping[str, str | None]:
         """See Ledger.renew."""
-        (stop,) = await self._fenced(RENEW, lease, {"lease": self.lease})
-        return None if stop is None else str(stop)
+        parameters = {
+            "runs": [one.run_id for one in leases],
+            "attempts": [one.attempt for one in leases],
+            "lease": self.lease,
+        }
+        async with self.connections.background() as connection:
+            rows = await (await connection.execute(RENEW, parameters)).fetchall()
+        return {str(run): stop for run, stop in rows}
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger.finish. A database that restarts meanwhile is waited for, up to 20 s."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(DatabaseDown),
-            stop=stop_after_delay(20),
-            wait=wait_random_exponential(multiplier=0.2, max=2),
-            reraise=True,
-        )
-        async for attempt in retrying:
+        async for attempt in persevering():
             with attempt:
                 await self._finish_once(lease, outcome)
 

@@ -42,10 +42,11 @@ from run r where r.tenant = %(tenant)s
 BY_ID = FIND + "and r.id = %(run)s"
 BY_KEY = FIND + "and r.idem_key = %(key)s"
 
-# A new attempt, if the run is open, not in somebody's hands, and first in its thread.
+# A new attempt, if the run is open, not in somebody's hands, and first in its thread. Who reads a run that is taken
+# over may still read where it was.
 CLAIM = """
 with c as (
-  update run set attempt = attempt + 1, status = 1, worker = %(worker)s,
+  update run set attempt = attempt + 1, status = 1, worker = %(worker)s, watched = watched or attempt > 0,
                  lease_until = now() + %(lease)s * interval '1 second'
   where id = %(run)s and (status = 0 or status = 1 and lease_until < now()) and start_after is null
     and not exists (select from run o where o.thread_id = run.thread_id and o.status in (0, 1) and o.seq < run.seq
@@ -92,10 +93,18 @@ m as (
 select pg_notify('agentflow', 'thread ' || r.thread_id), pg_notify('agentflow', 'begun ' || r.thread_id) from r
 """
 
+# All leases of a process at once. A row that is being written just now is renewed the next time, and a run that this
+# very attempt has ended is no lost one.
 RENEW = """
-update run set lease_until = now() + %(lease)s * interval '1 second'
-where id = %(run)s and attempt = %(attempt)s and status = 1
-returning stop
+with mine as (
+  select r.id, r.status, r.stop
+  from unnest(%(runs)s::uuid[], %(attempts)s::int[]) one (id, attempt)
+  join run r on r.id = one.id and r.attempt = one.attempt and r.status <> 0),
+free as (
+  select r.id from run r join mine on mine.id = r.id where r.status = 1 order by r.id for update of r skip locked),
+u as (
+  update run set lease_until = now() + %(lease)s * interval '1 second' from free where run.id = free.id)
+select id, stop from mine
 """
 
 # Run done, answer, memories with their words, and the outbox rows of those without a vector; nothing if the

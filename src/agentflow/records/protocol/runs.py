@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from agentflow.errors import Busy, LeaseLost, NotFound
 from agentflow.protocols import Lease, Owner
-from agentflow.records.connections import Connection, Connections, Written
+from agentflow.records.connections import Connection, Connections, Written, persevering
 from agentflow.turn import Json
 
 STATUS = ("pending", "running", "success", "error", "interrupted")
@@ -115,6 +115,8 @@ GOING = f"""
 select true from run r join thread t on t.id = r.thread_id
 where r.id = %(run)s and r.tenant = %(tenant)s and {_GOES}
 """
+# Only this attempt can have ended a run that still has its number; what it was to remove is not there any more.
+STILL = "select attempt = %(attempt)s and status not in (0, 1) from run where id = %(run)s"
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,12 @@ class Runs:
 
     async def note_state(self, lease: Lease, state: str, *, beside: Sequence[Written] = ()) -> None:
         """The thread's values after a turn, whose end the ledger has written; and `beside`, together with them."""
-        async with self.connections.use(lease.owner) as connection, connection.together():
-            for statement, parameters in beside:
-                await connection.execute(statement, parameters)
-            await connection.execute(NOTE, {"run": lease.run_id, "attempt": lease.attempt, "state": state})
+        noted = (NOTE.encode(), {"run": lease.run_id, "attempt": lease.attempt, "state": state})
+        async for attempt in persevering():
+            with attempt:
+                async with self.connections.use(lease.owner) as connection, connection.together():
+                    for statement, parameters in (*beside, noted):
+                        await connection.execute(statement, parameters)
 
     async def forget_thread(self, lease: Lease) -> None:
         """End the run by removing its thread. Raises LeaseLost."""
@@ -246,13 +250,30 @@ class Runs:
     async def _fenced(
         self, statement: str, lease: Lease, extra: dict[str, Any], beside: Sequence[Written] = ()
     ) -> None:
+        """End the run; a database that goes away meanwhile is waited for, up to 20 s. Raises LeaseLost."""
         parameters = {"run": lease.run_id, "attempt": lease.attempt, **extra}
-        async with self.connections.use(lease.owner) as connection, connection.together():
+        async for attempt in persevering():
+            with attempt:
+                row = await self._ended(statement, lease.owner, parameters, beside)
+                again = attempt.retry_state.attempt_number > 1
+                if row is None and not (again and await self._by_us(lease.owner, parameters)):
+                    raise LeaseLost(
+                        f"Attempt {lease.attempt} of run {lease.run_id} is no longer the current one."
+                    )
+
+    async def _ended(
+        self, statement: str, owner: Owner, parameters: Json, beside: Sequence[Written]
+    ) -> object | None:
+        async with self.connections.use(owner) as connection, connection.together():
             for other, given in beside:
                 await connection.execute(other, given)
-            row = await (await connection.execute(statement.encode(), parameters)).fetchone()
-        if row is None:
-            raise LeaseLost(f"Attempt {lease.attempt} of run {lease.run_id} is no longer the current one.")
+            return await (await connection.execute(statement.encode(), parameters)).fetchone()
+
+    async def _by_us(self, owner: Owner, parameters: Json) -> bool:
+        """Whether a try before, of which no answer came, has ended the run after all."""
+        async with self.connections.use(owner) as connection:
+            row = await (await connection.execute(STILL, parameters)).fetchone()
+        return row is None or bool(row[0])
 
 
 async def stopped(
