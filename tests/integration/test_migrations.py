@@ -3,6 +3,7 @@
 import concurrent.futures
 from uuid import UUID
 
+import numpy as np
 import psycopg
 import pytest
 from alembic import command
@@ -125,3 +126,24 @@ async def test_postings_are_converted_there_and_back(posted_database: str) -> No
         )
         assert blocks.fetchall() == [(128, 2, 300)]
     assert [row[:2] for row in after] == [row[:2] for row in before]
+
+
+async def test_vectors_become_codes_and_come_back_nearly(database: str) -> None:
+    vectors = np.eye(3, 384, dtype=np.float32)
+    items = [
+        (UUID(int=n), NewMemory("conversations", n, "Ann", f"dog {n}", vector))
+        for n, vector in enumerate([*vectors, None])
+    ]
+    connections = await open_connections(database, size=2)
+    archive = Archive(connections, Scopes(connections, {}, "test", 384))
+    await archive.add(Scope(0, "conversations", "ann"), 1, 0, items)
+    await connections.close()
+    stored = "select octet_length(embedding) from agentflow.memory order by id"
+    with psycopg.connect(database, autocommit=True) as connection:
+        run(database, command.downgrade, "0023")
+        nearness = "select embedding <=> %s::halfvec < 0.001 from agentflow.memory order by id"
+        assert [
+            [row[0] for row in connection.execute(nearness, [str(vector.tolist())])] for vector in vectors
+        ] == [[True, False, False, None], [False, True, False, None], [False, False, True, None]]
+        run(database, command.upgrade, "0024")
+        assert connection.execute(stored).fetchall() == [(288,), (288,), (288,), (None,)]

@@ -20,6 +20,7 @@ from agentflow.records.memory.places import Places
 from agentflow.records.memory.scopes import Scopes
 from agentflow.records.memory.vectors import Spot, VectorRecord
 from agentflow.records.memory.writing import Archive
+from agentflow.retrieval.codes import coded
 from agentflow.settings import Collection
 
 MINE = Scope(0, "conversations", "default")
@@ -106,7 +107,7 @@ async def test_what_is_written_while_a_place_is_filled_is_not_missed(
     (first,) = await stored(connections, scopes, 1)
     with psycopg.connect(database, options="-c search_path=agentflow,public") as late:
         late.execute("update memory set embedding = null")
-        late.execute("update memory set embedding = '[1,0]'")
+        late.execute("update memory set embedding = %s", coded(np.float32([[1, 0]])))
         assert await told.follow() == 1
         assert held(home) == []
         late.commit()

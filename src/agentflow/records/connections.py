@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from agentflow.errors import DatabaseDown
-from agentflow.protocols import Owner, Vectors
+from agentflow.protocols import Owner
 from agentflow.records.ownership import APP, BACKGROUND, OWNED, OWNED_FIXED
 
 
@@ -337,11 +337,6 @@ async def in_turn(connection: Connection, name: str, statement: bytes, parameter
         await connection.execute(IN_TURN, (name,))
         cursor = await connection.execute(statement, parameters)
         return await cursor.fetchone()
-
-
-def vector_text(vector: Vectors) -> str:
-    """A vector as pgvector reads it; six digits are more than halfvec keeps."""
-    return "[" + ",".join(f"{value:.6g}" for value in vector.tolist()) + "]"
 
 
 _JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS

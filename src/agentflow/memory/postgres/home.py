@@ -1,11 +1,9 @@
 """Memories in Postgres: both arms of a search and everything around their hits in one round trip."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import Any, NamedTuple
-
-from pgvector import HalfVector
 
 from agentflow.memory.postgres.replies import Reply, recollections
 from agentflow.memory.postgres.statements import (
@@ -13,16 +11,16 @@ from agentflow.memory.postgres.statements import (
     HUGE,
     INDEXED,
     LARGE,
-    MEANING,
-    NEAREST,
     VAST,
     Reach,
+    Sought,
     found,
     whole,
 )
 from agentflow.protocols import Beside, Owner, Scope, Vectors
-from agentflow.records.connections import Connections
+from agentflow.records.connections import Connection, Connections
 from agentflow.records.memory.beside import beside
+from agentflow.records.memory.nearest import nearest
 from agentflow.records.memory.places import Places
 from agentflow.records.memory.postings import WHOLE
 from agentflow.records.memory.scopes import Place, Scopes
@@ -60,22 +58,21 @@ class PostgresMemory:
         place = await self.scopes.of(scope)
         asked = question(text, self._languages(scope.collection))
         reach = self._reach(place)
-        nearest = await self._elsewhere(scope, place, vector, reach)
+        elsewhere = await self._elsewhere(scope, place, vector, reach)
         parameters = {
             "scope": place.scope_id,
             "terms": list(asked.terms),
             "languages": list(asked.languages),
-            "vector": None if vector is None else HalfVector(vector),
-            "nearest": nearest,
             "trusts": TRUSTED,
         }
+        sought = Sought(vector, elsewhere, reach)
         posted = self._standing(place).posted
-        reply = await self._reply(scope.owner, place, reach, parameters, posted=posted)
+        reply = await self._reply(scope.owner, place, sought, parameters, posted=posted)
         if reply is not None and reply.posted != posted:
-            reply = await self._reply(scope.owner, place, reach, parameters, posted=reply.posted)
+            reply = await self._reply(scope.owner, place, sought, parameters, posted=reply.posted)
         if reply is None or reply.texts is None:
             return []
-        return recollections(reply, asked, scope, k, reach=reach, nearest=nearest)
+        return recollections(reply, asked, scope, k, sought)
 
     async def fetch(self, scope: Scope, ids: Sequence[int]) -> list[Recollection]:
         """See MemoryHome.fetch."""
@@ -102,20 +99,19 @@ class PostgresMemory:
         return DETECTED if chosen == "auto" else (chosen,)
 
     async def _reply(
-        self, owner: Owner, place: Place, reach: Reach, parameters: Mapping[str, Any], *, posted: bool
+        self, owner: Owner, place: Place, sought: Sought, parameters: Mapping[str, Any], *, posted: bool
     ) -> Reply | None:
         """What a search says, and what it tells of the scope is noted: another process may have filled it."""
-        vector = parameters["vector"] is not None
-        if posted:
-            meaning = NEAREST if parameters["nearest"] is not None else MEANING if vector else None
-            statement = found(place, self.scopes.dim, reach, meaning)
-        else:
-            statement = whole(place, self.scopes.dim, vector=vector)
         async with (
-            self.connections.use(owner, fixed_plan=posted and reach is not EXACT) as connection,
+            self.connections.use(owner, fixed_plan=posted and sought.reach is not EXACT) as connection,
             connection.cursor(binary=True) as cursor,
         ):
-            await cursor.execute(statement, parameters)
+            if posted:
+                sought = await _compared(connection, place, sought)
+                statement = found(place, self.scopes.dim, sought)
+            else:
+                statement = whole(place, self.scopes.dim, vector=sought.vector is not None)
+            await cursor.execute(statement, {**parameters, **sought.parameters})
             row = await cursor.fetchone()
         if row is None:
             return None
@@ -140,6 +136,13 @@ class PostgresMemory:
         if place.collection_id not in self.scopes.indexed or size < LARGE:
             return EXACT
         return INDEXED if size < HUGE else VAST
+
+
+async def _compared(connection: Connection, place: Place, sought: Sought) -> Sought:
+    """With the nearest, where neither an index nor another place knows them."""
+    if sought.vector is None or sought.nearest is not None or sought.reach is not EXACT:
+        return sought
+    return replace(sought, nearest=await nearest(connection, place, sought.vector, sought.reach.width))
 
 
 def _fetched(row: Any, scope: Scope) -> Recollection:

@@ -10,10 +10,11 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from agentflow.memory.postgres.statements import RELATED, Reach
-from agentflow.protocols import Scope
+from agentflow.memory.postgres.statements import RELATED, Reach, Sought
+from agentflow.protocols import Scope, Vectors
 from agentflow.retrieval.bm25 import contributions, counts, idf
 from agentflow.retrieval.candidates import candidates
+from agentflow.retrieval.codes import cosines
 from agentflow.retrieval.fusion import Pool, Ranked, Related, ranked
 from agentflow.retrieval.terms import Question
 from agentflow.turn import Recollection, Why
@@ -22,14 +23,14 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Row(NamedTuple):
-    """A candidate's header; `bag`, `speaker`, `content` and `cited` are sizes in bytes, `said_at` microseconds since
-    2000.
+    """A candidate's header; `code`, `bag`, `speaker`, `content` and `cited` are sizes in bytes, `said_at`
+    microseconds since 2000.
     """
 
     id: int
     session: int
     seq: int
-    cosine: float
+    code: int
     question: int
     length: int
     bag: int
@@ -44,7 +45,7 @@ ROW = np.dtype(
     list(
         zip(
             Row._fields,
-            (">i8", ">i8", ">i4", ">f4", ">i4", ">i4", ">i4", ">i8", "V16", ">i4", ">i4", ">i4"),
+            (">i8", ">i8", ">i4", ">i4", ">i4", ">i4", ">i4", ">i8", "V16", ">i4", ">i4", ">i4"),
             strict=True,
         )
     )
@@ -63,6 +64,7 @@ class Reply(NamedTuple):
     weights: list[float] | None
     rows: bytes | None
     bags: bytes | None
+    codes: bytes | None
     texts: bytes | None
 
 
@@ -90,22 +92,21 @@ class Terms:
         )
 
 
-def recollections(
-    reply: Reply, asked: Question, scope: Scope, k: int, *, reach: Reach, nearest: Sequence[int] | None
-) -> list[Recollection]:
+def recollections(reply: Reply, asked: Question, scope: Scope, k: int, sought: Sought) -> list[Recollection]:
     """The best `k`. Of a scope read whole, candidates are chosen here as Postgres does with postings: the best by words
-    and by meaning (`nearest`: as another place knows it), and what stands around them.
+    and by meaning (as another place knows it where one does), and what stands around them.
     """
     rows = np.frombuffer(reply.rows or b"", ROW)
     terms = _terms(reply, rows)
+    near = _cosines(reply, rows, sought.vector)
     if reply.posted:
         kept = np.unique(rows["id"], return_index=True)[1]  # a row between two hits comes with both
     else:
-        scores = _by_words(reply, rows, terms, reach)
+        scores = _by_words(reply, rows, terms, sought.reach)
         kept = candidates(
-            rows["id"], rows["session"], rows["seq"], scores, rows["cosine"], reach.width, nearest
+            rows["id"], rows["session"], rows["seq"], scores, near, sought.reach.width, sought.nearest
         )
-    best = ranked(_pool(reply, rows[kept], terms.found[kept], terms, asked), k)
+    best = ranked(_pool(reply, rows[kept], near[kept], terms.found[kept], terms, asked), k)
     places = [int(kept[one.row]) for one in best]
     ends = np.cumsum(rows["speaker"] + rows["content"] + rows["cited"])[places].tolist()
     words = asked.under(asked.languages)
@@ -151,10 +152,24 @@ def _rarest(terms: Terms, which: NDArray[np.bool_], budget: int, *, least: int) 
     return rarest
 
 
+def _cosines(reply: Reply, rows: NDArray[np.void], vector: Vectors | None) -> NDArray[np.float64]:
+    """How near each row is to the question; NaN where one of them has no vector."""
+    found = np.full(len(rows), np.nan)
+    if vector is not None:
+        known = rows["code"] > 0
+        found[known] = cosines(reply.codes or b"", int(known.sum()), vector)
+    return found
+
+
 def _pool(
-    reply: Reply, rows: NDArray[np.void], found: NDArray[np.float64], terms: Terms, asked: Question
+    reply: Reply,
+    rows: NDArray[np.void],
+    near: NDArray[np.float64],
+    found: NDArray[np.float64],
+    terms: Terms,
+    asked: Question,
 ) -> Pool:
-    own, near = terms.shares == 1, terms.shares < 1
+    own, related = terms.shares == 1, terms.shares < 1
     known = set(terms.numbers[own].tolist())
     met = {place for term, place in zip(asked.terms, asked.places, strict=True) if term in known}
     unmet = len(asked.own - met) * float(idf(reply.documents, np.zeros(1))[0])
@@ -162,14 +177,16 @@ def _pool(
         ids=rows["id"].astype(np.int64),
         sessions=rows["session"].astype(np.int64),
         positions=rows["seq"].astype(np.int64),
-        cosines=rows["cosine"].astype(np.float64),
+        cosines=near,
         questions=rows["question"] > 0,
         lengths=rows["length"].astype(np.int64),
         found=found[:, own],
         weights=terms.weights[own],
         mean_length=reply.mean,
         owed=float(terms.weights[own].sum()) + unmet,
-        related=Related(found[:, near], terms.weights[near], terms.shares[near], terms.origins[near]),
+        related=Related(
+            found[:, related], terms.weights[related], terms.shares[related], terms.origins[related]
+        ),
     )
 
 

@@ -1,16 +1,22 @@
 """The statements of a search, each one round trip: candidates, and what their order needs, in one packed row.
 
 A scope without postings is read whole, and retrieval.candidates chooses. Of a larger one Postgres chooses: by BM25
-over postings, rarest terms first and up to a budget of them; by pgvector, exact within the scope where no index is;
-and where a collection's vectors are searched elsewhere, by what that place found.
+over postings, rarest terms first and up to a budget of them; by the
+collection's vector index; and where it has none or its vectors are searched elsewhere, by what was found nearest there.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from pgvector import HalfVector
+
+from agentflow.protocols import Vectors
 from agentflow.records.memory.postings import COUNT, ITEM, LENGTH
 from agentflow.records.memory.scopes import Place
 from agentflow.records.memory.vocabulary import NEAR, NEARNESS
 from agentflow.retrieval.bm25 import K1, B
+from agentflow.retrieval.codes import rotated
 from agentflow.retrieval.fusion import Weights
 
 RELATED = Weights().related
@@ -34,7 +40,7 @@ asked as materialized (
   from (select term, term as origin, 1::float4 as share from own
         union all {{related}}) a),
 pool as (
-  select m.*, {{cosine}}::float4 as cosine from memory m
+  select m.* from memory m
   where (select not posted from st) and m.collection_id = {{collection}} and m.scope_id = %(scope)s::int
     and {VISIBLE})
 """  # noqa: S608 - constants
@@ -62,7 +68,7 @@ seeds as materialized (
   select m.session_id, m.seq from words join memory m on m.collection_id = {{collection}} and m.id = words.id
   {{meaning}}),
 pool as (
-  select m.*, {{cosine}}::float4 as cosine
+  select m.*
   from seeds s cross join lateral (
     select * from memory m where m.collection_id = {{collection}} and m.scope_id = %(scope)s::int
       and m.session_id = s.session_id and m.seq between s.seq - 2 and s.seq + 2 offset 0) m
@@ -78,24 +84,24 @@ HINTS = f"""
 MEANING = """
   union (select session_id, seq from memory
          where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
-         order by (embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})) {exactly} limit {width})
+         order by agentflow.decoded(embedding, {dim})::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit {width})
 """
 NEAREST = """
   union (select session_id, seq from memory
          where collection_id = {collection} and scope_id = %(scope)s::int and id = any(%(nearest)s::bigint[]))
 """
-COSINE = "(1 - (m.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim})))"
 TAIL = """
 select st.n, st.mean, st.posted, used.terms, used.origins, used.shares, used.weights, rows.*
 from st, (select array_agg(term) as terms, array_agg(origin) as origins, array_agg(share) as shares,
                  array_agg(idf) as weights from asked) used, (
-  select string_agg(int8send(id) || int8send(session_id) || int4send(seq) || float4send(coalesce(cosine, 'NaN'))
-                    || int4send(is_question::int) || int4send(doc_len) || int4send(coalesce(octet_length(bow), 0))
+  select string_agg(int8send(id) || int8send(session_id) || int4send(seq)
+                    || int4send(coalesce(octet_length({code}), 0)) || int4send(is_question::int)
+                    || int4send(doc_len) || int4send(coalesce(octet_length(bow), 0))
                     || timestamptz_send(said_at)
                     || uuid_send(coalesce(thread_id, '00000000-0000-0000-0000-000000000000'))
                     || int4send(octet_length(speaker)) || int4send(octet_length(content))
                     || int4send(octet_length(case kind when 2 then meta::text else '' end)), ''::bytea),
-         string_agg(coalesce(bow, ''::bytea), ''::bytea),
+         string_agg(coalesce(bow, ''::bytea), ''::bytea), string_agg(coalesce({code}, ''::bytea), ''::bytea),
          string_agg(convert_to(speaker || content || case kind when 2 then meta::text else '' end, 'UTF8'), ''::bytea)
   from pool) rows
 """
@@ -106,33 +112,48 @@ class Reach:
     """How far a search looks: hits per arm, words near each of the question's, and the postings it reads of the
     question's own words, rarest first (at least one word's), and of those near them.
 
-    `exactly` keeps the planner from an index over the whole collection; `settings` are for the index.
+    `settings` are for the index.
     """
 
     width: int = 50
     near: int = 8
     own_postings: int = 2000
     near_postings: int = 500
-    exactly: str = "+ 0"
     settings: str = ""
 
 
 EXACT = Reach()
-INDEXED = Reach(width=25, near=4, own_postings=800, near_postings=150, exactly="")
+INDEXED = Reach(width=25, near=4, own_postings=800, near_postings=150)
 VAST = replace(INDEXED, settings=", set_config('hnsw.ef_search', '200', true)")
 LARGE, HUGE = 8_000, 300_000
 """Items of a scope from which on the collection's index is asked, and from which on it must look wider."""
 
 
+@dataclass(frozen=True)
+class Sought:
+    """A question's vector, and the ids of what is nearest to it where that is known; else the index tells."""
+
+    vector: Vectors | None
+    nearest: Sequence[int] | None
+    reach: Reach
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        turned = None if self.vector is None else HalfVector(rotated(self.vector[None])[0])
+        return {"vector": turned, "nearest": None if self.nearest is None else list(self.nearest)}
+
+
 def whole(place: Place, dim: int, *, vector: bool) -> bytes:
-    """For a scope without postings; with a vector also how near each memory is to it."""
+    """For a scope without postings; with a vector also those of its memories."""
     return _statement(READ, place, EXACT, dim, "", vector=vector)
 
 
-def found(place: Place, dim: int, reach: Reach, meaning: str | None) -> bytes:
-    """For a scope with postings; `meaning` is MEANING, NEAREST, or None without a vector."""
-    statement = _statement(FOUND, place, reach, dim, meaning or "", vector=meaning is not None)
-    if reach is EXACT:
+def found(place: Place, dim: int, sought: Sought) -> bytes:
+    """For a scope with postings."""
+    vector = sought.vector is not None
+    meaning = NEAREST if sought.nearest is not None else MEANING if vector else ""
+    statement = _statement(FOUND, place, sought.reach, dim, meaning, vector=vector)
+    if sought.reach is EXACT:
         return statement
     # Few scopes are large, and the planner must know which one it is.
     return statement.replace(b"%(scope)s", str(place.scope_id).encode())
@@ -141,9 +162,6 @@ def found(place: Place, dim: int, reach: Reach, meaning: str | None) -> bytes:
 def _statement(body: str, place: Place, reach: Reach, dim: int, meaning: str, *, vector: bool) -> bytes:
     literals = {"collection": place.collection_id, "dim": dim, **asdict(reach)}
     head = (ASKED + body).format(
-        **literals,
-        related=HINTS.format(**literals),
-        meaning=meaning.format(**literals),
-        cosine=COSINE.format(**literals) if vector else "null",
+        **literals, related=HINTS.format(**literals), meaning=meaning.format(**literals)
     )
-    return (head + TAIL).encode()
+    return (head + TAIL.format(code="embedding" if vector else "null::bytea")).encode()

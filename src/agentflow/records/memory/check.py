@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from pgvector import HalfVector
 from psycopg import sql
 
 from agentflow.protocols import Vectors
 from agentflow.records.connections import Connection, Connections
+from agentflow.records.memory.nearest import nearest
 from agentflow.records.memory.places import Places
 from agentflow.records.memory.scopes import Place, Scopes
+from agentflow.retrieval.codes import decoded, rotated
 from agentflow.turn import Json
 
 K = 10
@@ -44,7 +47,7 @@ order by md5(id::text) limit %(sample)s
 NEAREST = """
 select id from memory
 where collection_id = {collection} and scope_id = {scope} and embedding is not null
-order by (embedding::halfvec({dim}) <=> %s::halfvec({dim})) {exactly} limit {k}
+order by agentflow.decoded(embedding, {dim})::halfvec({dim}) <=> %s::halfvec({dim}) limit {k}
 """
 
 
@@ -107,30 +110,28 @@ class MemoryCheck:
     ) -> Found:
         parameters = {"collection": collection, "scope": scope, "sample": SAMPLE}
         cursor = await connection.execute(SAMPLED, parameters)
-        sample = [vector.to_numpy().astype(np.float32) for (vector,) in await cursor.fetchall()]
+        sample = decoded([code for (code,) in await cursor.fetchall()], dim)
         home = self.places.homes.get(name)
         indexed = collection in self.scopes.indexed
         by = home.place if home else "index" if indexed else "exactly"
         shares = []
         for vector in sample if home or indexed else []:
-            exact = await _nearest(connection, collection, dim, scope, vector, "+ 0")
+            place = Place(collection, scope)
+            exact = await nearest(connection, place, vector, K)
             given = (
-                await self.places.nearest(name, Place(collection, scope), vector, K)
+                await self.places.nearest(name, place, vector, K)
                 if home
-                else await _nearest(connection, collection, dim, scope, vector, "")
+                else await _indexed(connection, place, dim, vector)
             )
             if given is not None and exact:
                 shares.append(len(set(exact) & set(given)) / len(exact))
         return Found(name, by, items, round(float(np.mean(shares)), 4) if shares else 1.0)
 
 
-async def _nearest(
-    connection: Connection, collection: int, dim: int, scope: int, vector: Vectors, exactly: str
-) -> list[int]:
-    numbers = {"collection": collection, "dim": dim, "scope": scope, "k": K}
-    parts = {name: sql.Literal(number) for name, number in numbers.items()}
-    asked = sql.SQL(NEAREST).format(**parts, exactly=sql.SQL("+ 0" if exactly else ""))
-    cursor = await connection.execute(asked, ["[" + ",".join(map(str, vector.tolist())) + "]"])
+async def _indexed(connection: Connection, place: Place, dim: int, vector: Vectors) -> list[int]:
+    numbers = {"collection": place.collection_id, "dim": dim, "scope": place.scope_id, "k": K}
+    asked = sql.SQL(NEAREST).format(**{name: sql.Literal(number) for name, number in numbers.items()})
+    cursor = await connection.execute(asked, [HalfVector(rotated(vector[None])[0])])
     return [row[0] for row in await cursor.fetchall()]
 
 

@@ -19,7 +19,8 @@ LARGE = 10_000
 """Memories from which on a collection gets an index."""
 
 BUILD = """
-create index concurrently {index} on {table} using hnsw ((embedding::halfvec({dim})) halfvec_cosine_ops)
+create index concurrently {index} on {table}
+using hnsw ((agentflow.decoded(embedding, {dim})::halfvec({dim})) halfvec_cosine_ops)
 with (m = 16, ef_construction = 64) where collection_id = {collection} and embedding is not null
 """
 DROP = "drop index concurrently if exists {index}"

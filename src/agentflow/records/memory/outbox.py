@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Embedder
-from agentflow.records.connections import Connection, Connections, vector_text
+from agentflow.records.connections import Connection, Connections
 from agentflow.records.memory import postings
 from agentflow.records.memory.scopes import Place
 from agentflow.records.memory.vocabulary import LANGUAGE, Vocabulary
 from agentflow.records.memory.writing import INDEX, Text, indexed
+from agentflow.retrieval.codes import coded
 from agentflow.retrieval.terms import embedded_text, language_of
 
 DUE = """
@@ -22,8 +23,8 @@ where o.kind = %(kind)s and o.not_before <= now()
 order by o.id for update of o skip locked limit %(limit)s
 """
 FILL = """
-update memory m set embedding = u.vector::halfvec
-from unnest(%(collections)s::int[], %(items)s::bigint[], %(vectors)s::text[]) u(collection, item, vector)
+update memory m set embedding = u.vector
+from unnest(%(collections)s::int[], %(items)s::bigint[], %(vectors)s::bytea[]) u(collection, item, vector)
 where m.collection_id = u.collection and m.id = u.item
 """
 SENT = "delete from outbox where id = any(%(ids)s::bigint[])"
@@ -120,7 +121,7 @@ class Outbox:
         filled = {
             "collections": [row.collection for row in rows],
             "items": [row.item for row in rows],
-            "vectors": [vector_text(vector) for vector in vectors],
+            "vectors": coded(vectors),
         }
         await connection.execute(FILL, filled)
         await self._meet(connection, rows)

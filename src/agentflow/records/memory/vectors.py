@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from agentflow.protocols import Vectors
 from agentflow.records.connections import Connection, Connections
+from agentflow.retrieval.codes import decoded
 
 BATCH = 500
 
-SPOTS = "select id, tenant, name from collection where name = any(%(names)s::text[]) order by id"
+SPOTS = "select id, tenant, name, dim from collection where name = any(%(names)s::text[]) order by id"
 JOIN = """
 insert into vector_place (collection_id, tenant, place, lasting, written, worker)
 values (%(collection)s, %(tenant)s, %(place)s, %(lasting)s, pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1,
@@ -94,11 +93,12 @@ where %(name)s::text is null or c.name = %(name)s order by c.name, c.tenant, p.p
 
 @dataclass(frozen=True)
 class Spot:
-    """A collection of one tenant."""
+    """A collection of one tenant, and how long its vectors are."""
 
     collection: int
     tenant: int
     name: str
+    dim: int
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,8 @@ class VectorRecord:
         parameters = {"collection": spot.collection, "filled": heard.filled, "limit": BATCH}
         async with self.connections.background() as connection:
             rows = await _binary(connection, NEXT, parameters)
-        found = [Change(scope, item, vector.to_numpy()) for item, scope, vector in rows]
+        vectors = decoded([code for *_, code in rows], spot.dim)
+        found = [Change(scope, item, vector) for (item, scope, _), vector in zip(rows, vectors, strict=True)]
         return found, replace(heard, filled=rows[-1][0]) if rows else heard
 
     async def changes(self, spot: Spot, heard: Heard) -> tuple[list[Change], Heard]:
@@ -218,10 +219,11 @@ class VectorRecord:
         }
         async with self.connections.background() as connection:
             rows = await _binary(connection, CHANGES, parameters)
-        latest = {
-            (scope, item): None if vector is None else vector.to_numpy() for _, _, scope, item, vector in rows
-        }
-        found = [Change(scope, item, vector) for (scope, item), vector in latest.items()]
+        latest = {(scope, item): code for _, _, scope, item, code in rows}
+        vectors = iter(decoded([code for code in latest.values() if code], spot.dim))
+        found = [
+            Change(scope, item, next(vectors) if code else None) for (scope, item), code in latest.items()
+        ]
         return found, replace(heard, written=rows[-1][0], log=rows[-1][1]) if rows else heard
 
     async def scopes(self, spot: Spot) -> list[int]:
@@ -240,8 +242,7 @@ class VectorRecord:
         parameters = {"collection": spot.collection, "scope": scope, "ids": list(ids)}
         async with self.connections.background() as connection:
             rows = await _binary(connection, SOME, parameters)
-        vectors = np.array([vector.to_numpy() for _, vector in rows], np.float32)
-        return [item for item, _ in rows], vectors
+        return [item for item, _ in rows], decoded([code for _, code in rows], spot.dim)
 
     async def prune(self) -> None:
         """Forget places nobody asks for any more, and lines of the log that every place has heard."""

@@ -14,10 +14,11 @@ from uuid import UUID
 import numpy as np
 
 from agentflow.protocols import NewMemory, Scope
-from agentflow.records.connections import Connection, Connections, vector_text
+from agentflow.records.connections import Connection, Connections
 from agentflow.records.memory.postings import LOCK, WORDS, take_out
 from agentflow.records.memory.scopes import Place, Scopes
 from agentflow.retrieval import terms
+from agentflow.retrieval.codes import coded
 from agentflow.retrieval.pieces import tokens
 
 KINDS = ("", "turn", "chunk", "fact", "summary")
@@ -31,12 +32,12 @@ i as (
                       n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message, chunk_no,
                       role_name, adapter, document_id, meta)
   select u.collection, place.tenant, lk.id, u.kind, u.trust, place.session_id, place.first + u.ordinal, u.speaker,
-         u.said_at, u.content, u.tokens, u.lang, u.bow, u.length, u.question, u.vector::halfvec,
+         u.said_at, u.content, u.tokens, u.lang, u.bow, u.length, u.question, u.vector,
          place.thread_id, u.source, u.piece, %(role)s, %(adapter)s, u.document, u.meta::jsonb
   from place, unnest(%(collections)s::int[], %(scopes)s::int[], %(trusts)s::int2[], %(ordinals)s::int[],
                      %(speakers)s::text[], %(said)s::timestamptz[], %(contents)s::text[], %(tokens)s::int[],
                      %(langs)s::text[], %(bows)s::bytea[], %(lengths)s::int2[], %(questions)s::bool[],
-                     %(vectors)s::text[], %(sources)s::uuid[], %(pieces)s::int[], %(kinds)s::int2[],
+                     %(vectors)s::bytea[], %(sources)s::uuid[], %(pieces)s::int[], %(kinds)s::int2[],
                      %(documents)s::bigint[], %(metas)s::text[])
        u(collection, scope, trust, ordinal, speaker, said_at, content, tokens, lang, bow, length, question, vector,
          source, piece, kind, document, meta) join lk on lk.id = u.scope
@@ -150,7 +151,7 @@ def written(
         "speakers": [one.speaker for one in memories],
         "said": [text.said_at for text in texts],
         "contents": [one.content for one in memories],
-        "vectors": [None if one.vector is None else vector_text(one.vector) for one in memories],
+        "vectors": [None if one.vector is None else coded(one.vector[None])[0] for one in memories],
         "sources": list(sources),
         "pieces": [one.piece for one in memories],
     }
