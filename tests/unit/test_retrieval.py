@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentflow.retrieval.bm25 import contributions, counts, idf
 from agentflow.retrieval.fusion import Pool, Related, Weights, ranked
-from agentflow.retrieval.terms import bag, term
+from agentflow.retrieval.terms import bag, term, words
 
 TEXTS = ("the red dog", "a dog and a dog", "quiet", "")
 
@@ -136,3 +136,7 @@ def test_every_row_has_one_place_and_its_parts_add_up(rows: list[tuple[float, in
     assert sorted(one.row for one in found) == list(range(len(rows)))
     assert fused == sorted(fused, reverse=True)
     assert all(np.isfinite(one.relevance) for one in found)
+
+
+def test_a_picture_is_a_word() -> None:
+    assert words("Zwei 🍕🍕, bitte! 👍🏽") == ["zwei", "🍕", "🍕", "bitte", "👍"]

@@ -303,3 +303,10 @@ async def test_an_embedder_that_is_down_costs_the_memories_not_the_answer(world)
         w.embedder.failing = True
         result = await (await w.worker.start(Request(text="hello", wanted_role="coder"))).finished()
         assert (result["memories"], result["output"][:7]) == ([], "[coder]")
+
+
+async def test_while_the_embedder_is_down_a_message_without_a_role_is_answered_too(world) -> None:
+    async with world() as w:
+        w.embedder.failing = True
+        result = await (await w.worker.start(Request(text="hello there, my friend"))).finished()
+        assert (result["role"], result["reason"], result["memory"]) == (None, "fallback:unknown", "degraded")

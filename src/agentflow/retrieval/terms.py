@@ -1,8 +1,9 @@
 """Texts to terms: the words that are searched for, in any script, stemmed by language.
 
 Words are runs of letters, digits and marks after NFKC and case folding; scripts that are written without
-spaces become overlapping pairs of characters. A term is the signed 32-bit hash of a stem: postings of
-numbers are smaller and sort faster than texts, and a collision only adds a little noise.
+spaces become overlapping pairs of characters, and a picture (emoji) is a word. A term is the signed 32-bit
+hash of a stem: postings of numbers are smaller and sort faster than texts, and a collision only adds a
+little noise.
 """
 
 import re
@@ -40,6 +41,7 @@ _UNSPACED = (
     "\u3005\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"  # kana
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af"  # Han and Hangul
 )
+_PICTURE = "\u2600-\u27bf\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
 _LATIN_WORD = re.compile(r"[^\W_]+")
 _POSSESSIVE = re.compile(r"'s\b")
 _TYPOGRAPHY = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2026", "''\"\"--.")
@@ -91,7 +93,7 @@ def words(text: str) -> list[str]:
         return _LATIN_WORD.findall(folded)
     found: list[str] = []
     for spaced, unspaced in _word().findall(folded):
-        found += [spaced] if spaced else _pairs(unspaced)
+        found += _pairs(unspaced) if unspaced else [spaced]
     return found
 
 
@@ -180,7 +182,7 @@ def _by_script(found: Iterable[str], otherwise: str) -> str:
 def _word() -> re.Pattern[str]:
     """Words of letters in Python's sense lack combining marks, without which Indic words would fall apart."""
     marks = "".join(map(chr, _marks()))
-    return re.compile(rf"((?:(?![{_UNSPACED}])[^\W_{marks}][{marks}]*)+)|([{_UNSPACED}]+)")
+    return re.compile(rf"((?:(?![{_UNSPACED}])[^\W_{marks}][{marks}]*)+|[{_PICTURE}])|([{_UNSPACED}]+)")
 
 
 def _marks() -> Iterable[int]:

@@ -200,6 +200,8 @@ def _by_meaning(asked: SelectInput) -> Selection:
     settings, current = asked.settings, _present(asked)
     raw = {one["role"]: float(one["score"]) for one in asked.intent.get("ranking", [])}
     known = {role: score for role, score in raw.items() if any(one.name == role for one in asked.roles)}
+    if current and "unavailable" in asked.intent:
+        return _react(asked, Reaction(do="stay"), "fallback:unknown", [], {})
     if not known or not asked.intent.get("in_scope", True):
         return _react(asked, settings.on_unknown, "fallback:unknown", _ranked(known), {})
     weighed = weigh(known, current, len(asked.roles), settings.session_prior, asked.idle)

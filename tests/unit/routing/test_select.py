@@ -41,6 +41,12 @@ def test_meaning_decides_when_nothing_else_does() -> None:
     assert selection.explanation["alternatives"][0] == {"role": "artist", "score": 0.2}
 
 
+def test_a_message_that_nobody_could_look_into_stays_with_its_role() -> None:
+    blind = {"ranking": [], "in_scope": False, "unavailable": "the embedder is down"}
+    assert decided(ask(found=blind, current_role="artist")) == ("artist", "fallback:unknown")
+    assert decided(ask(found=blind)) == (None, "fallback:unknown")
+
+
 def test_an_explicit_role_wins_over_everything() -> None:
     everything = {"wanted_role": "artist", "pinned_role": "coder", "current_role": "coder"}
     assert decided(ask("/lawyer nda traceback", **everything)) == ("artist", "explicit")
