@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -71,37 +72,48 @@ class Impatient:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        late, silent, coming = False, False, True
-
-        async def tell(message: Message) -> None:
-            nonlocal late
-            if silent:
-                return  # the reason is told below, whatever was made of half a body
-            try:
-                async with asyncio.timeout(self.seconds):
-                    await send(message)
-            except TimeoutError:
-                late = True
-                raise
-
-        async def hear() -> Message:
-            nonlocal silent, coming
-            if not coming:
-                return await receive()
-            try:
-                async with asyncio.timeout(self.seconds):
-                    message = await receive()
-            except TimeoutError:
-                silent = True
-                return {"type": "http.disconnect"}
-            coming = message.get("more_body", False)
-            return message
-
+        parts = _Parts(receive, send, self.seconds)
         try:
-            await self.app(scope, hear, tell)
+            await self.app(scope, parts.hear, parts.tell)
         except (TimeoutError, ClientDisconnect):
-            if not late and not silent:
+            if not parts.late and not parts.silent:
                 raise
             log.warning("a reader or sender took too long", path=scope["path"], seconds=self.seconds)
-        if silent:
+        if parts.silent:
             await PlainTextResponse("", 408, {"connection": "close"})(scope, receive, send)
+
+
+@dataclass
+class _Parts:
+    """The parts of one exchange. `late`: the reader did not take one in time, `silent`: the sender sent none."""
+
+    receive: Receive
+    send: Send
+    seconds: float
+    late: bool = False
+    silent: bool = False
+    coming: bool = True
+
+    async def tell(self, message: Message) -> None:
+        """To the reader. Raises TimeoutError."""
+        if self.silent:
+            return  # the reason is told at the end, whatever was made of half a body
+        try:
+            async with asyncio.timeout(self.seconds):
+                await self.send(message)
+        except TimeoutError:
+            self.late = True
+            raise
+
+    async def hear(self) -> Message:
+        """From the sender; who is silent in the middle of a body counts as gone."""
+        if not self.coming:
+            return await self.receive()
+        try:
+            async with asyncio.timeout(self.seconds):
+                message = await self.receive()
+        except TimeoutError:
+            self.silent = True
+            return {"type": "http.disconnect"}
+        self.coming = message.get("more_body", False)
+        return message

@@ -7,25 +7,16 @@ import structlog
 
 from agentflow.telemetry.redactor import Redactor
 
+LOUD = ("httpx", "httpcore", "psycopg.pool", "alembic", "urllib3", "huggingface_hub", "procrastinate")
+"""Libraries of which only warnings are of interest."""
+
 
 def configure(*, readable: bool, level: str = "info", content: bool = False) -> None:
     """Send structlog and the standard library's loggers to stderr, through one chain.
 
     What people said is left out unless `content`; secrets always are.
     """
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if readable
-        else structlog.processors.JSONRenderer()
-    )
-    chain: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-        structlog.processors.ExceptionRenderer(),
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        Redactor(content=content),
-    ]
+    chain = _chain(content=content)
     structlog.configure(
         processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -35,22 +26,34 @@ def configure(*, readable: bool, level: str = "info", content: bool = False) -> 
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=chain,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _renderer(readable=readable),
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in (
-        "httpx",
-        "httpcore",
-        "psycopg.pool",
-        "alembic",
-        "urllib3",
-        "huggingface_hub",
-        "procrastinate",
-    ):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)
     # How jobs end is told by records/jobs.py; of its own worker the library still says what breaks.
     logging.getLogger("procrastinate.worker").setLevel(logging.CRITICAL)
     logging.getLogger("procrastinate.worker.worker").setLevel(logging.WARNING)
+
+
+def _chain(*, content: bool) -> list[structlog.typing.Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.processors.ExceptionRenderer(),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        Redactor(content=content),
+    ]
+
+
+def _renderer(*, readable: bool) -> structlog.typing.Processor:
+    if readable:
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return structlog.processors.JSONRenderer()
