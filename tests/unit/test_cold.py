@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.residency.cold import ColdPolicy, Verdict, decide, overrun
+from agentflow.residency.cold import ColdPolicy, Verdict, decide, overrun, patience
 from agentflow.residency.pace import ALPHA, Pace, eta
 
 MB = 1e6
@@ -68,19 +68,18 @@ def test_within_the_budget_everybody_waits(policy, seconds):
 
 @given(POLICIES, st.floats(0, 100), st.floats(0, 100), st.booleans())
 def test_nobody_waits_longer_than_the_longest(policy, seconds, waited, ready):
-    assert decide(policy, seconds, fallback_ready=ready).patience <= policy.longest
-    assert waited + overrun(policy, seconds, waited, fallback_ready=ready).patience <= max(
-        waited, policy.longest
-    )
+    assert patience(policy, seconds) <= policy.longest
+    verdict = overrun(policy, seconds, waited, fallback_ready=ready)
+    assert verdict.do != "wait" or waited + seconds <= policy.longest
 
 
 @pytest.mark.parametrize(
     ("policy", "verdict"),
     [
-        (ColdPolicy(do="wait", longest=20.0), Verdict("wait", patience=20.0)),
+        (ColdPolicy(do="wait", longest=20.0), Verdict("wait")),
         (ColdPolicy(do="base"), Verdict("base")),
         (ColdPolicy(do="fallback", fallback="lawyer"), Verdict("fallback", role="lawyer")),
-        (ColdPolicy(do="refuse"), Verdict("refuse", retry_after=5)),
+        (ColdPolicy(do="refuse"), Verdict("refuse")),
     ],
 )
 def test_beyond_the_budget_the_policy_decides(policy, verdict):
@@ -92,8 +91,9 @@ def test_a_fallback_that_is_cold_itself_gives_way_to_the_base():
 
 
 def test_a_wait_that_cannot_end_in_time_is_refused():
-    assert overrun(ColdPolicy(longest=10.0), 4.0, 8.0) == Verdict("refuse", retry_after=4)
+    assert overrun(ColdPolicy(longest=10.0), 4.0, 8.0) == Verdict("refuse")
 
 
-def test_an_estimate_may_be_wrong_by_three_before_it_is_a_failure():
-    assert decide(ColdPolicy(budget=1.5), 1.0).patience == 3.0
+def test_an_estimate_may_be_wrong_by_three_before_who_has_a_choice_gives_up():
+    assert patience(ColdPolicy(budget=1.5, do="base"), 1.0) == 3.0
+    assert patience(ColdPolicy(budget=1.5, do="wait", longest=20.0), 1.0) == 20.0

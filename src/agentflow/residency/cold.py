@@ -1,6 +1,5 @@
 """The cold budget: what a turn does when its adapter will not be ready in time. Pure."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,14 +24,10 @@ class ColdPolicy:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do now. `wait`: await the adapter for at most `patience` seconds, then ask `overrun`.
-    `fallback`: answer as `role`. `refuse`: 503 with `retry_after` whole seconds.
-    """
+    """What to do now. `wait`: await the adapter, see `patience`. `fallback`: answer as `role`."""
 
     do: WhenCold
-    patience: float = 0.0
     role: str | None = None
-    retry_after: int = 0
 
 
 def decide(policy: ColdPolicy, eta: float, *, fallback_ready: bool = False) -> Verdict:
@@ -41,8 +36,8 @@ def decide(policy: ColdPolicy, eta: float, *, fallback_ready: bool = False) -> V
     A fallback role whose own adapter is not resident would only be cold again: the base model answers then.
     """
     if eta <= policy.budget:
-        return Verdict("wait", patience=_patience(policy, eta))
-    return _beyond(policy, eta, fallback_ready=fallback_ready)
+        return Verdict("wait")
+    return _beyond(policy, fallback_ready=fallback_ready)
 
 
 def overrun(policy: ColdPolicy, eta: float, waited: float, *, fallback_ready: bool = False) -> Verdict:
@@ -50,26 +45,26 @@ def overrun(policy: ColdPolicy, eta: float, waited: float, *, fallback_ready: bo
     `longest` in all.
     """
     if policy.do == "wait" and waited + eta > policy.longest:
-        return Verdict("refuse", retry_after=_whole(eta))
-    return _beyond(policy, eta, fallback_ready=fallback_ready, waited=waited)
+        return Verdict("refuse")
+    return _beyond(policy, fallback_ready=fallback_ready)
 
 
-def _beyond(policy: ColdPolicy, eta: float, *, fallback_ready: bool, waited: float = 0.0) -> Verdict:
-    match policy.do:
-        case "wait":
-            return Verdict("wait", patience=max(0.0, policy.longest - waited))
-        case "fallback" if policy.fallback is not None and fallback_ready:
-            return Verdict("fallback", role=policy.fallback)
-        case "refuse":
-            return Verdict("refuse", retry_after=_whole(eta))
-        case _:
-            return Verdict("base")
+def patience(policy: ColdPolicy, eta: float) -> float:
+    """Seconds for which a turn awaits an adapter that should be ready in `eta`.
 
-
-def _patience(policy: ColdPolicy, eta: float) -> float:
-    """Estimates are never exact: three times as long is borne, and at least the budget, before it is a failure."""
+    Who has something better to do gives up a load that takes three times as long as expected: estimates are never
+    exact.
+    """
+    if policy.do == "wait":
+        return policy.longest
     return min(policy.longest, max(policy.budget, OVERRUN * eta))
 
 
-def _whole(seconds: float) -> int:
-    return max(1, math.ceil(seconds))
+def _beyond(policy: ColdPolicy, *, fallback_ready: bool) -> Verdict:
+    match policy.do:
+        case "wait" | "refuse":
+            return Verdict(policy.do)
+        case "fallback" if policy.fallback is not None and fallback_ready:
+            return Verdict("fallback", role=policy.fallback)
+        case _:
+            return Verdict("base")

@@ -42,11 +42,8 @@ class Prospects:
         return Outlook(place.tier, round(eta, 3), policy.budget, verdict.do, verdict.role)
 
     def patience(self, place: Place) -> float:
-        """Who has something better to do than to wait gives up a load that takes much longer than expected."""
-        policy = place.adapter.residence.cold
-        if policy.do == "wait":
-            return policy.longest
-        return min(policy.longest, max(policy.budget, cold.OVERRUN * self.eta(place)))
+        """For how long a turn awaits it."""
+        return cold.patience(place.adapter.residence.cold, self.eta(place))
 
     def _answers(self, role: str | None) -> bool:
         """Whether the role would answer at once."""
