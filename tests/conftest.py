@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
@@ -54,6 +56,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             name.startswith("AGENTFLOW_") and not name.startswith("AGENTFLOW_TEST_")
         ):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that a test runs sets up logging, on a stream that is closed with it: no other test hears of that."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def agentflow(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_second_process_on_the_same_data_folder_is_refused(standing, client) -> None:
-    second = agentflow(standing.folder, "serve", "--port", str(free_port()))
+    second = agentflow(standing.folder, "serve", "--port", "0")
     assert second.returncode == 1
     assert str(standing.process.pid) in second.stderr
     assert "Traceback" not in second.stderr
@@ -293,14 +293,8 @@ def test_a_client_that_stalls_does_not_keep_the_server_from_stopping(house) -> N
         with socket.create_connection((host, int(port))) as stalled:
             stalled.sendall(b"POST /invoke HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{")
             time.sleep(0.3)
-            began = time.monotonic()
             assert house.stop() == 0
-            assert time.monotonic() - began < 20
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+            assert b"408" not in stalled.recv(4096)  # which ends it where the drain does not
 
 
 def test_metrics_tell_of_turns_without_naming_anybody(client) -> None:

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg
@@ -284,12 +283,3 @@ def test_a_fork_that_exits_leaves_the_server_to_its_owner(data):
     )
     with run_owner(data, more) as owner:
         assert owner.stdout.read().splitlines()[-1] == "still in"
-
-
-def test_a_warm_start_is_fast(open_server, data):
-    server = open_server(data)
-    server.start()
-    server.stop()
-    before = time.perf_counter()
-    server.start()
-    assert time.perf_counter() - before < 2.0  # some 0.1 s on an idle machine

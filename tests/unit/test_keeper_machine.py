@@ -143,11 +143,15 @@ STUCK = "guess a fail a fail a edit a unload a unload a guess a pin c warm a unl
 RACE = "warm b forget a release a release a forget a hold b"
 """Once, what the engine forgot in the very step in which it had arrived was believed to speak."""
 
+LATE = "edit c fail a edit c unload c guess d warm c release a hold c edit d warm b release c edit a wait d"
+"""Once, the patience of a turn ended in the very step in which it heard news, and was lost: it waited for ever."""
+
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(acts)
 @example(list(zip(STUCK.split()[::2], STUCK.split()[1::2], strict=True)))
 @example(list(zip(RACE.split()[::2], RACE.split()[1::2], strict=True)))
+@example(list(zip(LATE.split()[::2], LATE.split()[1::2], strict=True)))
 def test_no_sequence_of_events_hurts(played) -> None:
     async def run() -> None:
         player = Player()

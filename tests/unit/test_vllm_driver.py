@@ -53,25 +53,27 @@ async def say(engine, adapter=None, text="Hello", **options) -> str:
         return "".join([piece.text async for piece in stream])
 
 
-def dead_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+@pytest.fixture
+def dead_url():
+    """Taken, so that nobody else gets it, and not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 # --- servers that do not answer
 
 
-async def test_a_dead_address_is_engine_down(tmp_path):
-    engine = Vllm(dead_url(), base="base")
+async def test_a_dead_address_is_engine_down(tmp_path, dead_url):
+    engine = Vllm(dead_url, base="base")
     for asked in (say(engine), engine.loaded(), engine.load("a@1", tmp_path), engine.unload("a@1")):
         with pytest.raises(EngineDown, match="does not answer"):
             await asked
     await engine.close()
 
 
-async def test_the_health_of_a_dead_address_is_a_sentence():
-    engine = Vllm(dead_url())
+async def test_the_health_of_a_dead_address_is_a_sentence(dead_url):
+    engine = Vllm(dead_url)
     health = await engine.health()
     assert (health.ok, "does not answer" in health.detail) == (False, True)
     await engine.close()

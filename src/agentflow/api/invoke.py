@@ -67,7 +67,8 @@ async def invoke(
         headers = {**sse.HEADERS, **await _known(feed)}
         return StreamingResponse(sse.alive(_events(feed)), media_type="text/event-stream", headers=headers)
     try:
-        result = await asyncio.wait_for(feed.finished(), body.wait)
+        async with asyncio.timeout(body.wait):
+            result = await feed.finished()
     except TimeoutError:
         return _later(feed)
     except AgentflowError as error:

@@ -47,7 +47,8 @@ async def ended(run_id: str, who: Caller, services: Services, *, within: float) 
     found = await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
     if feed is not None:
         with contextlib.suppress(TimeoutError, AgentflowError):
-            await asyncio.wait_for(feed.finished(), within)
+            async with asyncio.timeout(within):
+                await feed.finished()
         return await services.ledger.find(run_id, tenant=who.tenant, user=who.user)
     return await _elsewhere(found, who, services, within=within)
 

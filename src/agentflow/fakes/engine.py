@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from copy import copy
 from pathlib import Path
 
 from agentflow.errors import AdapterError, EngineDown, EngineError, GenerationFailed
@@ -86,7 +87,7 @@ class FakeEngine:
         self.calls.append(("load", name))
         await asyncio.sleep(self.load_delay)
         if self.load_failure:
-            raise self.load_failure
+            raise copy(self.load_failure)  # as an engine does: each refusal is one of its own
         if self.folders.get(name, folder) != folder:
             raise AdapterError(
                 f"adapter: '{name}' was loaded from another folder.", field="adapter", value=name

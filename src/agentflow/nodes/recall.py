@@ -67,7 +67,8 @@ async def meaning(
 ) -> Vectors | None:
     """The text's vector, or None from an embedder that is down or slow."""
     try:
-        vectors = await asyncio.wait_for(embedder.embed([text]), memory.embed_within)
+        async with asyncio.timeout(memory.embed_within):
+            vectors = await embedder.embed([text])
     except (EmbedderError, TimeoutError) as error:
         reason = error.message if isinstance(error, EmbedderError) else f"over {memory.embed_within} s"
         log.warning("memory is searched by words only", reason=reason, run_id=run_id)

@@ -44,7 +44,8 @@ class Arrival:
                     self._raise_failure(place, seen)
                     self.stir()
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(place.news.wait(), LOOK)
+                        async with asyncio.timeout(LOOK):
+                            await place.news.wait()
         except TimeoutError:
             raise self._too_cold(place, self.clock() - began) from None
         finally:

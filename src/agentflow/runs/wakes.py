@@ -49,7 +49,8 @@ class Wakes:
 async def woken(event: asyncio.Event, *, within: float) -> bool:
     """Wait until the event is set, and clear it; False when `within` seconds have passed before."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), within)
+        async with asyncio.timeout(within):
+            await event.wait()
     was = event.is_set()
     event.clear()
     return was

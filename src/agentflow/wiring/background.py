@@ -147,6 +147,7 @@ async def _again(
             await asyncio.sleep(every)
             continue
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), every)
+            async with asyncio.timeout(every):
+                await wake.wait()
         wake.clear()
         await asyncio.sleep(GATHER)

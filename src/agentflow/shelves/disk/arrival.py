@@ -16,7 +16,9 @@ async def heard(blocks: AsyncGenerator[bytes], silence: float, address: str) -> 
     async with aclosing(blocks):
         while True:
             try:
-                yield await asyncio.wait_for(anext(blocks), silence)
+                async with asyncio.timeout(silence):
+                    block = await anext(blocks)
+                yield block
             except StopAsyncIteration:
                 return
             except TimeoutError:
