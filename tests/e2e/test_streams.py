@@ -146,6 +146,56 @@ async def test_a_running_run_is_joined_at_the_other_server_without_loss(pair) ->
     assert steps(first + await heard(rest, ends(1))) == STEPS
 
 
+async def test_a_run_left_after_every_event_and_rejoined_at_the_other_server_is_heard_whole(pair) -> None:
+    one = await thread(pair[0])
+    body = asked("slowly", stream_mode=["updates", "values"], stream_resumable=True, on_disconnect="continue")
+    first = frames(pair[0], "POST", f"/threads/{one}/runs/stream", json=body)
+    found = await heard(first, lambda _: True)
+    path = f"/threads/{one}/runs/{found[0]['data']['run_id']}/stream"
+    come: list[dict] = found
+    while come:
+        seen = {"Last-Event-ID": found[-1]["id"]}
+        come = await heard(frames(pair[len(found) % 2], "GET", path, headers=seen), lambda _: True)
+        found += come
+    assert steps(found) == STEPS
+    for client in pair:
+        assert await rest(client, path, "-") == found
+        for place, event in enumerate(found):
+            assert await rest(client, path, event["id"]) == found[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "seen", ["-", "-1", "0", "no id", "x-3", "1-", "1-2-x", "1-99999999999999999999", "\u00e4"]
+)
+async def test_an_id_that_is_none_of_ours_means_the_beginning(pair, seen: str) -> None:
+    here, there = pair
+    path = await ended_run(here)
+    assert await rest(there, path, seen) == await rest(here, path, "-")
+
+
+async def test_an_id_of_another_run_stands_for_its_number_and_one_that_is_to_come_for_nothing(pair) -> None:
+    here, there = pair
+    one, other = await ended_run(here), await ended_run(there)
+    mine = await rest(here, one, "-")
+    assert [each["id"].split("-")[1] for each in await rest(here, other, mine[2]["id"])] == ["4", "5", "6"]
+    for client in pair:
+        assert await rest(client, one, "1790000000000-999999") == []
+
+
+async def ended_run(client: httpx.AsyncClient) -> str:
+    """Where the stream of a run is that has ended: its metadata and five updates."""
+    body = asked("hi", stream_resumable=True, if_not_exists="create")
+    one = str(uuid4())
+    found = await heard(frames(client, "POST", f"/threads/{one}/runs/stream", json=body), lambda _: False)
+    return f"/threads/{one}/runs/{found[0]['data']['run_id']}/stream"
+
+
+async def rest(client: httpx.AsyncClient, path: str, seen: str) -> list[dict]:
+    """What comes after an id, until the stream ends."""
+    headers = {"Last-Event-ID": seen.encode()}
+    return await heard(frames(client, "GET", path, headers=headers), lambda _: False)
+
+
 async def test_a_run_that_begins_later_is_heard_in_its_turn(pair) -> None:
     here, there = pair
     one = await thread(here)

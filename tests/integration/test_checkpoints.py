@@ -21,6 +21,7 @@ from agentflow.residency.keeper import AdapterKeeper
 from agentflow.residency.plan import Budgets
 from agentflow.routing.intents import Intents
 from agentflow.runs.attempts import Attempts
+from agentflow.runs.graphs import fenced
 from agentflow.runs.worker import Worker
 from agentflow.settings import Settings
 
@@ -176,3 +177,23 @@ async def test_a_turn_takes_less_than_27_kilobytes_with_its_words_and_its_checkp
     await said(range(10, 50), thread)
     await worker.close(grace=5)
     assert (grown() - before) / 40 < 27_000
+
+
+async def test_an_attempt_that_another_has_replaced_writes_no_more_steps(worker: Worker, connections) -> None:
+    lease = (await worker.ledger.accept(Request(text="hi", user="ann"))).lease
+    await worker.ledger.fail(lease, {}, final=False)
+    newer = await worker.ledger.claim(lease.run_id)
+    stale, current = (fenced(TurnSaver(connections, lease.owner), one) for one in (lease, newer))
+    config = {"configurable": {"thread_id": lease.thread_id, "checkpoint_ns": ""}}
+    mine = await current.aput(config, step("1"), {}, {"a": "1"})
+    late = await stale.aput(mine, step("2"), {}, {"a": "2"})
+    for saver, place in ((stale, late), (stale, mine), (current, mine)):
+        await saver.aput_writes(place, [("a", repr(saver.attempt))], "task")
+    found = await TurnSaver(connections, lease.owner).aget_tuple(config)
+    assert (found.checkpoint["id"], found.pending_writes) == ("1", [("task", "a", repr(current.attempt))])
+
+
+def step(number: str) -> dict:
+    """A checkpoint with one value that has a row of its own."""
+    values = {"channel_values": {"a": ["word " * 99]}, "channel_versions": {"a": number}, "versions_seen": {}}
+    return {"v": 4, "id": number, "ts": "", **values}

@@ -83,26 +83,32 @@ delete from checkpoint_blobs b where thread_id = any(%(threads)s) and not exists
 
 # A step in one round trip each; the library takes one statement per value, each with a name of its owner before it.
 # Binary: as text, every quote and backslash of the arrays would be escaped.
-PUT = """
+FENCE = """where %(run)s::uuid is null
+  or exists (select from agentflow.run r where r.id = %(run)s::uuid and r.attempt = %(attempt)s::int)"""
+"""Nothing of a run is written by an attempt that another has replaced."""
+PUT = f"""
 with b as (
   insert into langgraph.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
   select * from unnest(%(b0)b::text[], %(b1)b::text[], %(b2)b::text[], %(b3)b::text[], %(b4)b::text[], %(b5)b::bytea[])
+  {FENCE}
   on conflict do nothing)
 insert into langgraph.checkpoints
   (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
 select * from unnest(
   %(c0)b::text[], %(c1)b::text[], %(c2)b::text[], %(c3)b::text[], %(c4)b::jsonb[], %(c5)b::jsonb[])
+{FENCE}
 on conflict (thread_id, checkpoint_ns, checkpoint_id)
 do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata
-"""
-PUT_WRITES = """
+"""  # noqa: S608 - constants
+PUT_WRITES = f"""
 insert into langgraph.checkpoint_writes
   (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
 select * from unnest(
   %(0)b::text[], %(1)b::text[], %(2)b::text[], %(3)b::text[], %(4)b::text[], %(5)b::int[], %(6)b::text[], %(7)b::text[],
   %(8)b::bytea[])
+{FENCE}
 on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-"""
+"""  # noqa: S608 - constants
 NEWER = PUT_WRITES + "do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob"
 FIRST = PUT_WRITES + "do nothing"
 GATHERED = 0.05
@@ -111,6 +117,10 @@ INLINE = (str, int, float, bool, type(None))
 SMALL = 250
 """Characters of JSON up to which lists and dictionaries are part of the checkpoint's own row: a row of theirs, with
 its index entry, takes some 300 bytes more."""
+
+
+Attempt = tuple[str, int]
+"""A run, and the number of an attempt at it."""
 
 
 @dataclass
@@ -131,14 +141,16 @@ class Gathered:
             {**later.first, **self.first},
         )
 
-    def statements(self) -> Iterator[Written]:
-        """What is to be executed."""
+    def statements(self, attempt: Attempt | None) -> Iterator[Written]:
+        """What is to be executed; it writes nothing for an attempt that is not the run's last."""
+        run, number = attempt or (None, None)
+        fence = {"run": run, "attempt": number}
         if self.checkpoints:
             checkpoints = _columns("c", list(self.checkpoints.values()), 6)
-            yield PUT.encode(), {**checkpoints, **_columns("b", self.blobs, 6)}
+            yield PUT.encode(), {**checkpoints, **_columns("b", self.blobs, 6), **fence}
         for statement, rows in ((NEWER, self.newer), (FIRST, self.first)):
             if rows:
-                yield statement.encode(), _columns("", list(rows.values()), 9)
+                yield statement.encode(), {**_columns("", list(rows.values()), 9), **fence}
 
 
 def _columns(prefix: str, rows: Sequence[Sequence[Any]], count: int) -> dict[str, Any]:
@@ -173,6 +185,7 @@ class TurnSaver(AsyncPostgresSaver):
     """The checkpoints of one owner; others' threads are empty to it. Only plain data is ever revived.
 
     With `gathers`, steps that follow each other within a moment are written together; reading and `flush` write first.
+    With `attempt`, nothing is written once another attempt has taken over the run.
     """
 
     def __init__(self, connections: Connections, owner: Owner) -> None:
@@ -181,6 +194,7 @@ class TurnSaver(AsyncPostgresSaver):
         self._connections = connections
         self._owner = owner
         self.gathers = False
+        self.attempt: Attempt | None = None
         self._gathered = Gathered()
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -196,7 +210,7 @@ class TurnSaver(AsyncPostgresSaver):
                     self._connections.use_checkpoints(self._owner) as connection,
                     connection.together(),
                 ):
-                    for statement, parameters in gathered.statements():
+                    for statement, parameters in gathered.statements(self.attempt):
                         await connection.execute(statement, parameters)
             except DatabaseDown:
                 self._gathered = gathered.then(self._gathered)
@@ -206,7 +220,7 @@ class TurnSaver(AsyncPostgresSaver):
         """What has been gathered, for whoever now writes it in a transaction of theirs."""
         async with self._turn:
             gathered, self._gathered = self._gathered, Gathered()
-        return list(gathered.statements())
+        return list(gathered.statements(self.attempt))
 
     async def _soon(self) -> None:
         """What a gathered step waits for when no other comes; an error is that of the next write or the end."""

@@ -19,6 +19,7 @@ from agentflow.errors import (
 from agentflow.graph import Graph
 from agentflow.protocols import Lease, Ledger, Owner
 from agentflow.runs.feed import Feed
+from agentflow.runs.graphs import fenced
 from agentflow.runs.leases import Leases
 from agentflow.runs.limit import within
 from agentflow.runs.protocol import ProtocolRuns
@@ -106,7 +107,7 @@ class Attempts:
         if lease.work is not None:
             await self._of_protocol.execute(feed, lease, seconds=self.turn_seconds)
             return
-        graph = self.graph.copy({"checkpointer": self.saver(lease.owner)})
+        graph = self.graph.copy({"checkpointer": fenced(self.saver(lease.owner), lease)})
         config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
         given = {
             "text": lease.text,

@@ -186,7 +186,9 @@ class GraphRuns:
 
     def _bound(self, served: Any, lease: Lease) -> Any:
         work = lease.work or {}
-        saver = InMemorySaver() if _leaves_nothing(work) else self.saver(lease.owner, lease.graph)
+        saver = (
+            InMemorySaver() if _leaves_nothing(work) else fenced(self.saver(lease.owner, lease.graph), lease)
+        )
         if hasattr(saver, "gathers"):
             saver.gathers = work.get("durability") != "sync"
         return served.copy({"checkpointer": saver, "store": self.store(lease.owner)})
@@ -207,6 +209,13 @@ class GraphRuns:
                 "given": lease.given,
             }
         return command_of(work["command"]) if work.get("command") else work.get("input")
+
+
+def fenced(saver: Any, lease: Lease) -> Any:
+    """The saver, for this attempt at the run: it writes nothing more when another one owns it."""
+    if hasattr(saver, "attempt"):
+        saver.attempt = (lease.run_id, lease.attempt)
+    return saver
 
 
 def configured(lease: Lease) -> Json:

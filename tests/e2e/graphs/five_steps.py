@@ -1,9 +1,11 @@
 """A graph of five steps over messages, steered by what the last message says; the conformance tests drive it.
 
-"slowly" takes two seconds in small naps, "endlessly" five minutes, "break" raises ValueError, "approve" asks a person.
+"slowly" takes two seconds in small naps, "endlessly" five minutes, "hold" waits for a file `go` in the server's folder,
+"break" raises ValueError, "approve" asks a person.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -37,6 +39,8 @@ async def gather(state: State) -> dict[str, Any]:
     text = str(state["messages"][-1].content)
     for _ in range(NAPS["slowly" in text, "endlessly" in text]):
         await asyncio.sleep(0.1)
+    while "hold" in text and not Path("go").exists():  # noqa: ASYNC110, ASYNC240 - made by a test
+        await asyncio.sleep(0.05)
     if "break" in text:
         raise ValueError("it broke as asked")
     if "approve" in text:
