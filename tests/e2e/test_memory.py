@@ -151,7 +151,10 @@ def test_the_command_line_rewords_and_forgets_after_asking(client, standing) -> 
     [
         (("expire", "1", "soon"), "'soon' is not a duration"),
         (("forget", "--yes"), "Say what to forget, in one way"),
-        (("add", ".agentflow/postgres"), "There is no file in .agentflow/postgres that can be read"),
+        (
+            ("add", ".agentflow/postgres/base"),
+            "There is no file in .agentflow/postgres/base that can be read",
+        ),
         (("import", "nowhere.jsonl"), "nowhere.jsonl cannot be read: No such file or directory"),
         (("export", "nowhere/out"), "nowhere/out cannot be written: No such file or directory"),
         (("search", "a", "--role", "none"), "There is no role 'none'"),
