@@ -5,7 +5,6 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from agentflow.fakes import scene
 from agentflow.fakes.files import fault_of
@@ -20,16 +19,7 @@ class LoraxDouble:
         self.read: list[str] = []
 
     def app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/health", self.health),
-                Route("/info", self.info),
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            ]
-        )
-
-    async def health(self, _: Request) -> Response:
-        return Response(status_code=200)
+        return scene.surface(self.info, self.chat)
 
     async def info(self, _: Request) -> Response:
         return JSONResponse({"model_id": self.scene.base, "max_active_adapters": 1024})

@@ -6,14 +6,16 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agentflow.fakes.voices import answer, clipped, tokens
@@ -23,6 +25,7 @@ Fault = Literal["500", "503", "html", "garbage", "cut", "silence", "hang"]
 cut after the first word, a stream that ends without an end, nothing at all."""
 
 
+Handler = Callable[[Request], Awaitable[Response]]
 THREAD = "engine-double"
 
 
@@ -65,6 +68,21 @@ class Scene:
             if self.fault == "html"
             else None
         )
+
+
+def surface(info: Handler, chat: Handler) -> Starlette:
+    """What LoRAX and TGI offer alike; a server that listens is healthy."""
+
+    async def health(_: Request) -> Response:
+        return Response(status_code=200)
+
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/info", info),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+        ]
+    )
 
 
 def error(status: int, message: str) -> JSONResponse:

@@ -3,7 +3,6 @@
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from agentflow.fakes import scene
 
@@ -16,16 +15,7 @@ class TgiDouble:
         self.adapters = adapters
 
     def app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/health", self.health),
-                Route("/info", self.info),
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            ]
-        )
-
-    async def health(self, _: Request) -> Response:
-        return Response(status_code=200)
+        return scene.surface(self.info, self.chat)
 
     async def info(self, _: Request) -> Response:
         return JSONResponse({"model_id": self.scene.base, "version": "3.3.7"})

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC
 from typing import Any, NamedTuple
 
 from agentflow.memory.postgres.replies import Reply, recollections
@@ -19,7 +18,7 @@ from agentflow.memory.postgres.statements import (
 )
 from agentflow.protocols import Beside, Owner, Scope, Vectors
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.memory.beside import beside
+from agentflow.records.memory.beside import beside, recollection
 from agentflow.records.memory.nearest import nearest
 from agentflow.records.memory.places import Places
 from agentflow.records.memory.postings import WHOLE
@@ -147,16 +146,7 @@ async def _compared(connection: Connection, place: Place, sought: Sought) -> Sou
 
 def _fetched(row: Any, scope: Scope) -> Recollection:
     item, speaker, said_at, content, thread, session, cited = row
-    found: Recollection = {
-        "id": item,
-        "collection": scope.collection,
-        "speaker": speaker,
-        "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
-        "content": content,
-        "score": 0.0,
-        "thread_id": str(thread) if thread else None,
-        "session": session,
-    }
+    found = recollection(item, scope.collection, speaker, said_at, content, thread, session)
     if cited:
         found["cited"] = cited
     return found

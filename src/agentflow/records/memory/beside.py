@@ -1,10 +1,12 @@
 """What lies beside a turn, whatever is asked: documents for its user, role and thread, and pinned memories."""
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
+from uuid import UUID
 
 from agentflow.protocols import DOCUMENTS, Beside, Owner, Scope
 from agentflow.records.connections import Connections
+from agentflow.turn import Recollection
 
 MOST_PINNED = 20
 
@@ -51,18 +53,27 @@ async def beside(
         pinned = await (await connection.execute(PINNED, parameters)).fetchall()
     return Beside(
         [Scope(owner.tenant, name, user, role, thread) for name, user, role, thread in scopes],
-        [
-            {
-                "id": number,
-                "collection": name,
-                "speaker": speaker,
-                "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
-                "content": content,
-                "score": 0.0,
-                "thread_id": str(thread) if thread else None,
-                "session": session,
-                "pinned": True,
-            }
-            for number, name, speaker, said_at, content, thread, session in pinned
-        ],
+        [{**recollection(*row), "pinned": True} for row in pinned],
     )
+
+
+def recollection(
+    item: int,
+    collection: str,
+    speaker: str,
+    said_at: datetime,
+    content: str,
+    thread: UUID | None,
+    session: int,
+) -> Recollection:
+    """A memory that was not searched for: without a score."""
+    return {
+        "id": item,
+        "collection": collection,
+        "speaker": speaker,
+        "said_at": said_at.astimezone(UTC).isoformat(timespec="seconds"),
+        "content": content,
+        "score": 0.0,
+        "thread_id": str(thread) if thread else None,
+        "session": session,
+    }
