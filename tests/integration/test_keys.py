@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agentflow.errors import Conflict, NotFound
+from agentflow.errors import BadInput, Conflict, NotFound
 from agentflow.protocols import Owner
 from agentflow.records.connections import open_connections
 from agentflow.records.keys import Key, Keys, digest_of
@@ -63,6 +63,25 @@ async def test_a_name_is_in_use_once_per_tenant(keys: Keys) -> None:
         await keys.rotate("other", tenant=3)
     with pytest.raises(NotFound):
         await keys.disable("laptop", tenant=5)
+
+
+async def test_a_name_alone_is_enough_where_one_tenant_has_it(keys: Keys) -> None:
+    await made(keys)
+    assert await keys.find(await keys.rotate("laptop"))
+    await keys.create("laptop", tenant=4, user="bob", scopes=[])
+    with pytest.raises(BadInput, match=r"tenants 3, 4; say which: --tenant 3"):
+        await keys.disable("laptop")
+    await keys.disable("laptop", tenant=4)
+    await keys.disable("laptop")
+    assert not await keys.any()
+
+
+async def test_a_rotated_key_is_good_for_as_long_as_the_former(keys: Keys) -> None:
+    await made(keys, seconds=3600)
+    await keys.rotate("laptop")
+    former, newer = await keys.listed()
+    assert (former["status"], newer["status"]) == ("expired", "in use")
+    assert newer["expires_at"]
 
 
 async def test_a_tenant_does_not_see_another_s_keys(keys: Keys) -> None:

@@ -61,6 +61,7 @@ async def test_without_a_claim_of_scopes_the_settings_say_which() -> None:
     [
         {"iss": "https://other.example"}, {"aud": "other"}, {"exp": time.time() - 60}, {"exp": None}, {"sub": None},
         {"sub": ""}, {"sub": "x" * 513}, {"org": "seven"}, {"org": None}, {"nbf": time.time() + 86400}, {"aud": None},
+        {"org": True}, {"org": 1.5}, {"org": -1}, {"org": 2**31}, {"org": "٣"}, {"sub": "a\x00b"},
     ],
 )  # fmt: skip
 async def test_a_token_that_proves_nothing_opens_nothing(changes: dict[str, Any]) -> None:

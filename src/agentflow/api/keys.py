@@ -59,6 +59,12 @@ KNOWN_FOR, KNOWN_AT_MOST = 5.0, 4096
 """Seconds for which the database is not asked about a key again, and about how many."""
 
 
+ABSENT = "This server needs a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
+UNKNOWN = (
+    "The key that was sent opens nothing here: it is unknown, disabled or expired; the log says why a token is refused."
+)
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who is asking: every door takes tenant and user from here and from nowhere else. `id` is the credential's."""
@@ -136,9 +142,7 @@ class Gate:
         found = await self._caller(shown(request))
         if found is None:
             if await self._needed():
-                raise Unauthorized(
-                    "This server needs a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
-                )
+                raise Unauthorized(UNKNOWN if shown(request) else ABSENT)
             return Caller().named(request.headers.get(USER))
         wanted = needed(request.method, request.url.path)
         if wanted and not wanted & found.scopes:

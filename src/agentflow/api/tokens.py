@@ -1,5 +1,6 @@
 """JSON Web Tokens: who an identity provider says is asking."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from agentflow.records.keys import SCOPES
 from agentflow.settings.access import TokenSettings
 
 log = structlog.get_logger(__name__)
+MOST_TENANT = 2**31 - 1
+"""The highest number of a tenant that Postgres keeps."""
 
 
 class Tokens:
@@ -61,11 +64,18 @@ class Tokens:
         settings = self._settings
         given = claims.get(settings.scopes_claim)
         scopes = settings.scopes if given is None else given.split() if isinstance(given, str) else given
-        tenant = 0 if settings.tenant_claim is None else int(claims[settings.tenant_claim])
+        tenant = 0 if settings.tenant_claim is None else _tenant(claims[settings.tenant_claim])
         user = str(claims[settings.user_claim])
-        if not user or len(user) > 512:
-            raise ValueError("the user's claim is empty or too long")
+        if not user or len(user) > 512 or "\x00" in user:
+            raise ValueError("the user's claim is empty, too long, or holds a NUL")
         return tenant, user, frozenset(scopes) & frozenset(SCOPES)
+
+
+def _tenant(given: Any) -> int:
+    """A whole number as it stands, or in digits. Raises ValueError for what would have to be rounded to one."""
+    if not re.fullmatch(r"\d{1,10}", str(given), re.ASCII) or int(given) > MOST_TENANT:
+        raise ValueError("the tenant's claim is no whole number from 0 to 2147483647")
+    return int(given)
 
 
 def tokens(settings: TokenSettings, allow: Sequence[str]) -> Tokens:

@@ -17,7 +17,11 @@ from agentflow.wiring.storage import storage
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The file; default ./agentflow.yaml.")]
 Name = Annotated[str, typer.Argument(help="What the key is for, such as laptop or n8n.")]
-Tenant = Annotated[int, typer.Option(help="Whose key: a whole number.")]
+Tenant = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Whose key: a whole number.")]
+Whose = Annotated[int | None, typer.Option(help="Whose key, where several tenants have one of that name.")]
+
+LONGEST_NAME = 512
+LONGEST = 100 * 365 * 86400.0
 
 keys_app = typer.Typer(help="API keys: make, list, rotate, disable.", no_args_is_help=True)
 
@@ -39,6 +43,7 @@ def create(
     """Make a key and print it. It is shown this once; the database holds its sha256 only."""
     scopes = _scopes(scope)
     good_for = None if expires is None else _duration(expires)
+    _named(name=name, user=user)
     key = _on_keys(
         config, lambda keys: keys.create(name, tenant=tenant, user=user, scopes=scopes, seconds=good_for)
     )
@@ -66,16 +71,16 @@ def listed(config: Config = None) -> None:
 def rotate(
     name: Name,
     config: Config = None,
-    tenant: Tenant = 0,
+    tenant: Whose = None,
     grace: Annotated[str, typer.Option(help="For how long the former key still works, such as 1h.")] = "0s",
 ) -> None:
-    """A new key with the same rights; the former one ends."""
+    """A new key with the same rights, good for as long; the former one ends."""
     former = _duration(grace)
     _show(_on_keys(config, lambda keys: keys.rotate(name, tenant=tenant, grace=former)))
 
 
 @keys_app.command()
-def disable(name: Name, config: Config = None, tenant: Tenant = 0) -> None:
+def disable(name: Name, config: Config = None, tenant: Whose = None) -> None:
     """The key opens nothing any more; servers that run know within seconds."""
     _on_keys(config, lambda keys: keys.disable(name, tenant=tenant))
     out.print(f"the key {name} is disabled", markup=False)
@@ -105,8 +110,19 @@ def _scopes(given: list[str] | None) -> list[str]:
     return given or ["chat", "threads", "memory"]
 
 
+def _named(**given: str) -> None:
+    for field, value in given.items():
+        if not value.strip() or len(value) > LONGEST_NAME:
+            raise BadInput(f"The {field} of a key has 1 to {LONGEST_NAME} characters.", field=field)
+
+
 def _duration(text: str) -> float:
     try:
-        return float(seconds(text))
+        found = float(seconds(text))
     except ValueError as error:
         raise BadInput(f"{error}.", field="duration", value=text) from error
+    if found > LONGEST:
+        raise BadInput(
+            f"{text!r} is over a hundred years; leave it out for a key that does not end.", field="duration"
+        )
+    return found

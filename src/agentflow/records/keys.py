@@ -8,7 +8,7 @@ from typing import Any
 
 import uuid_utils
 
-from agentflow.errors import Conflict, NotFound
+from agentflow.errors import BadInput, Conflict, NotFound
 from agentflow.protocols import Owner
 from agentflow.records.connections import Connections
 from agentflow.turn import Json
@@ -22,8 +22,13 @@ insert into api_key (id, tenant, user_ref, name, digest, scopes, expires_at)
 values (%(id)s, %(tenant)s, %(user)s, %(name)s, %(digest)s, %(scopes)s, now() + %(seconds)s * interval '1 second')
 """
 NAMED = """
-select user_ref, scopes from api_key
-where tenant = %(tenant)s and name = %(name)s and not disabled and (expires_at is null or expires_at > now()) limit 1
+select user_ref, scopes, extract(epoch from expires_at - created_at)::float8 from api_key
+where tenant = %(tenant)s and name = %(name)s and not disabled and (expires_at is null or expires_at > now())
+order by created_at desc limit 1
+"""
+WHOSE = """
+select distinct tenant from api_key
+where name = %(name)s and not disabled and (expires_at is null or expires_at > now()) order by tenant
 """
 USED = """
 update api_key set last_used_at = now()
@@ -76,22 +81,41 @@ class Keys:
                 )
             return await _added(connection, name, Owner(tenant, user), scopes, seconds)
 
-    async def rotate(self, name: str, *, tenant: int, grace: float = 0.0) -> str:
-        """A new key under the same name and rights; the former ends after `grace` seconds. Raises NotFound."""
+    async def rotate(self, name: str, *, tenant: int | None = None, grace: float = 0.0) -> str:
+        """A new key under the same name and rights, good for as long; the former ends after `grace` seconds.
+
+        Raises NotFound, and BadInput where several tenants have a key of that name and none is given.
+        """
+        tenant = await self._whose(name) if tenant is None else tenant
         named: Json = {"tenant": tenant, "name": name, "seconds": grace}
         async with self.connections.use(Owner(tenant)) as connection, connection.transaction():
             row = await (await connection.execute(NAMED, named)).fetchone()
             if row is None:
                 raise unknown(name)
             await connection.execute(EXPIRE, named)
-            return await _added(connection, name, Owner(tenant, row[0]), row[1], None)
+            return await _added(connection, name, Owner(tenant, row[0]), row[1], row[2])
 
-    async def disable(self, name: str, *, tenant: int) -> None:
-        """From now on (elsewhere within seconds) the key opens nothing. Raises NotFound."""
+    async def disable(self, name: str, *, tenant: int | None = None) -> None:
+        """From now on (elsewhere within seconds) the key opens nothing. Raises as `rotate` does."""
+        tenant = await self._whose(name) if tenant is None else tenant
         async with self.connections.use(Owner(tenant)) as connection:
             cursor = await connection.execute(DISABLE, {"tenant": tenant, "name": name})
         if cursor.rowcount == 0:
             raise unknown(name)
+
+    async def _whose(self, name: str) -> int:
+        """The tenant of the keys in use with that name."""
+        async with self.connections.background() as connection:
+            rows = await (await connection.execute(WHOSE, {"name": name})).fetchall()
+        if not rows:
+            raise unknown(name)
+        if len(rows) > 1:
+            tenants = ", ".join(str(row[0]) for row in rows)
+            raise BadInput(
+                f"There is a key {name!r} in each of the tenants {tenants}; say which: --tenant {rows[0][0]}.",
+                field="tenant",
+            )
+        return int(rows[0][0])
 
     async def listed(self, *, tenant: int | None = None) -> list[Json]:
         """Every key with what it may do and when it was used last."""

@@ -177,7 +177,9 @@ def as_json(error: AgentflowError) -> Json:
     kind = error.kind if isinstance(error, GraphFailed) else type(error).__name__
     shown: Json = {"error": kind, "message": error.message}
     if error.field is not None:
-        shown |= {"field": error.field, "value": _short(error.value)}
+        shown["field"] = error.field
+    if error.value is not None:
+        shown["value"] = _short(error.value)
     if error.retry_after is not None:
         shown["retry_after"] = error.retry_after
     return shown
