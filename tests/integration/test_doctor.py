@@ -1,7 +1,9 @@
 """agentflow doctor: what would fail is told with the way out, and nothing is changed by looking."""
 
 import json
+import re
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,12 @@ async def test_a_sound_database_is_at_its_revision_and_guarded(database: str) ->
     found = await condition(database)
     assert (found.at, found.wanted, found.roles_lacking, found.unguarded) == (head(), head(), (), ())
     assert {row.verdict for row in judged(found)} == {"ok"}
+
+
+async def test_a_clock_that_is_wrong_is_told(database: str) -> None:
+    rows = {row.what: row for row in judged(await condition(database, lambda: time.time() + 90))}
+    assert rows["clock"].verdict == "warning"
+    assert re.fullmatch(r"this machine is \d\d s ahead of the database", rows["clock"].found)
 
 
 async def test_a_table_that_is_not_guarded_is_told_by_name(database: str) -> None:

@@ -1,5 +1,7 @@
 """What a database says of itself to `agentflow doctor`; nothing is changed."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
@@ -23,6 +25,7 @@ select current_setting('server_version'),
              where n.nspname in ('agentflow', 'langgraph') and c.relkind in ('r', 'p') and not c.relforcerowsecurity
                and c.relname not in ('alembic_version', 'checkpoint_migrations', 'store_migrations'))
 """
+CLOCK = "select extract(epoch from clock_timestamp())::float8"
 REVISION = "select version_num from agentflow.alembic_version"
 
 
@@ -30,7 +33,7 @@ REVISION = "select version_num from agentflow.alembic_version"
 class Condition:
     """How the database is. `at` None: it has never been migrated; `unguarded`: tables without forced row security;
     `roles_lacking`: those that are missing, too mighty, or that we may not take on; `given_up`: jobs that failed for
-    good, by name and reason, with how many.
+    good, by name and reason, with how many; `ahead`: seconds by which this machine's clock is ahead of the database's.
     """
 
     version: str
@@ -43,10 +46,11 @@ class Condition:
     roles_lacking: tuple[str, ...]
     unguarded: tuple[str, ...]
     given_up: tuple[tuple[str, str, int], ...] = ()
+    ahead: float = 0.0
 
 
-async def condition(dsn: str) -> Condition:
-    """Raises DatabaseDown."""
+async def condition(dsn: str, clock: Callable[[], float] = time.time) -> Condition:
+    """`clock` gives Unix seconds. Raises DatabaseDown."""
     try:
         async with await psycopg.AsyncConnection.connect(
             dsn, autocommit=True, connect_timeout=5
@@ -54,6 +58,8 @@ async def condition(dsn: str) -> Condition:
             row = await (await connection.execute(FACTS, {"roles": list(ROLES)})).fetchone()
             at = await _revision(connection)
             given_up = await _given_up(connection)
+            told = await (await connection.execute(CLOCK)).fetchone()
+            ahead = clock() - float(told[0] if told else clock())
     except psycopg.OperationalError as error:
         raise DatabaseDown(f"Postgres does not answer: {str(error).strip()}", field="postgres.url") from error
     version, vector, available, most, used, size, tame, ours, unguarded = row or (
@@ -79,6 +85,7 @@ async def condition(dsn: str) -> Condition:
         lacking,
         () if at is None else tuple(unguarded),
         given_up,
+        ahead,
     )
 
 

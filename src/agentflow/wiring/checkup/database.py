@@ -11,6 +11,9 @@ from agentflow.wiring import choices
 from agentflow.wiring.checkup.row import Row
 from agentflow.wiring.place import Place, silent
 
+SKEW = 5.0
+"""Seconds that the clocks of this machine and of the database may differ."""
+
 
 async def database(place: Place) -> Sequence[Row]:
     postgres = place.settings.postgres
@@ -29,6 +32,9 @@ def judged(found: Condition) -> Iterator[Row]:
     """What a database says of itself, held against what this agentflow needs."""
     used, most = found.connections
     yield Row("database", "ok", f"Postgres {found.version}, {found.size}, {used} of {most} connections")
+    if abs(found.ahead) > SKEW:
+        told = f"this machine is {abs(found.ahead):.0f} s {'ahead of' if found.ahead > 0 else 'behind'} the database"
+        yield Row("clock", "warning", told, "set both by NTP: tokens, crons and signatures go by the time")
     yield _extension(found.vector or found.vector_available)
     yield _schema(found.at, found.wanted)
     yield from _guard(found)

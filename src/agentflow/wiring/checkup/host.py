@@ -17,8 +17,8 @@ from agentflow import __version__
 from agentflow.wiring.checkup.row import Row
 from agentflow.wiring.place import Place
 
-ROOM = 1 << 30
-"""Free bytes below which a disk is told to be nearly full."""
+ROOM, NO_ROOM = 1 << 30, 64 << 20
+"""Free bytes below which a disk is told to be nearly full, and full: not even an empty database has its place there."""
 PARTS = ("langgraph", "langgraph-checkpoint-postgres", "fastapi", "psycopg", "onnxruntime", "torch")
 
 
@@ -67,7 +67,7 @@ def _disk(name: str, folder: Path) -> Row:
     if free < ROOM:
         return Row(
             f"disk ({name})",
-            "warning",
+            "warning" if free > NO_ROOM else "mistake",
             f"{_size(free)} free at {folder}",
             "make room, or name another folder",
         )
