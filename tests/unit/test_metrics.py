@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import httpx
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -54,6 +55,16 @@ def test_a_turn_is_counted_by_role_and_tier() -> None:
     assert value(metrics, "turn_seconds_sum", **labels, status="done") == 2.0
     assert value(metrics, "tokens_total", role="coder", kind="completion") == 2
     assert value(metrics, "recalls_empty_total") == 1
+
+
+def test_every_turn_ends_with_a_line_in_the_log() -> None:
+    ticks = iter([0.0, 1.5])
+    meter = TurnMeter(Metrics(), clock=lambda: next(ticks))
+    meter({"event": "select", "role": "coder", "adapter": "coder@1a", "selection": {"tier": "vram"}})
+    with structlog.testing.capture_logs() as lines:
+        meter.end(None)
+    told = {"status": "done", "role": "coder", "adapter": "coder@1a", "tier": "vram", "seconds": 1.5}
+    assert lines == [{"event": "turn ended", "log_level": "info", **told}]
 
 
 def test_an_overtaken_attempt_is_a_lost_lease() -> None:

@@ -60,7 +60,10 @@ KNOWN_FOR, KNOWN_AT_MOST = 5.0, 4096
 
 
 ABSENT = "This server needs a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
-UNKNOWN = "The key that was sent opens nothing here: it is unknown, disabled or expired; the log says why a token is refused."
+UNKNOWN = (
+    "The key that was sent opens nothing here: it is unknown, disabled or expired; "
+    "the log says why a token is refused."
+)
 
 
 @dataclass(frozen=True)

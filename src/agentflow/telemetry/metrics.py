@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -21,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from agentflow.errors import AgentflowError, LeaseLost
 
+log = structlog.get_logger(__name__)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
@@ -116,6 +118,7 @@ class TurnMeter:
     clock: Callable[[], float] = time.perf_counter
     role: str = "base"
     tier: str = "none"
+    adapter: str = "none"
     began: float = 0.0
     spoken: bool = False
 
@@ -127,14 +130,17 @@ class TurnMeter:
         if event.get("event") == "select":
             self.role = str(event.get("role") or "base")
             self.tier = str((event.get("selection") or {}).get("tier") or "none")
+            self.adapter = str(event.get("adapter") or "none")
         if event.get("event") == "token" and not self.spoken:
             self.spoken = True
             self.metrics.first_token.labels(self.role, self.tier).observe(self.clock() - self.began)
 
     def end(self, error: AgentflowError | None) -> None:
-        """The turn is over, by an answer or by an error."""
-        status = "done" if error is None else type(error).__name__
-        self.metrics.turns.labels(self.role, self.tier, status).observe(self.clock() - self.began)
+        """The turn is over, by an answer or by an error: counted, and one line in the log."""
+        status, seconds = "done" if error is None else type(error).__name__, self.clock() - self.began
+        self.metrics.turns.labels(self.role, self.tier, status).observe(seconds)
+        told = {"role": self.role, "adapter": self.adapter, "tier": self.tier, "seconds": round(seconds, 3)}
+        log.info("turn ended", status=status, **told)
         if isinstance(error, LeaseLost):
             self.metrics.leases_lost.inc()
 
