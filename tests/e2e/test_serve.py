@@ -308,3 +308,13 @@ def test_metrics_tell_of_turns_without_naming_anybody(client) -> None:
     assert 'agentflow_runs{status="queued"} 0.0' in text
     assert 'agentflow_adapter_loads_total{role="philosopher",tier="vram"}' in text
     assert "unmistakable" not in text
+
+
+def test_a_run_of_the_protocol_is_counted_by_role_and_says_who_answered(client) -> None:
+    asked = {"messages": [{"role": "user", "content": "python code"}], "role": "coder"}
+    answer = client.post("/runs/wait", json={"assistant_id": "agent", "input": asked})
+    said = {name: answer.headers[f"x-agentflow-{name}"] for name in ("role", "tier", "kind")}
+    assert said == {"role": "coder", "tier": said["tier"], "kind": "turn"}
+    assert re.fullmatch(r"coder@[0-9a-f]{12}", answer.headers["x-agentflow-adapter"])
+    counted = client.get("/metrics").text
+    assert re.search(r'agentflow_turn_seconds_count\{role="coder",status="done",tier="\w+"\} [1-9]', counted)

@@ -43,6 +43,16 @@ def speaker(run_id: str, thread_id: str, told: Json) -> dict[str, str]:
     }
 
 
+def of_run(feed: Feed) -> dict[str, str]:
+    """Of a run of the LangGraph protocol, as far as is known of it here: a turn of ours also says who answered."""
+    named = {"X-Agentflow-Run": feed.run_id, "X-Agentflow-Thread": feed.thread_id}
+    meter = feed.meter
+    if meter is None or meter.tier == "none":
+        return named
+    said = {"Role": meter.role, "Adapter": meter.adapter, "Tier": meter.tier, "Kind": "turn"}
+    return {**named, **{f"X-Agentflow-{name}": value for name, value in said.items()}}
+
+
 async def selection(feed: Feed) -> Json:
     """The event that says who answers; of an earlier answer its end. Raises what ended the run before."""
     async with aclosing(feed.follow()) as events:

@@ -45,9 +45,13 @@ class Feed:
         if event["event"] == "done":
             self.result = {key: value for key, value in event.items() if key != "event"}
         self.events.append(event)
+        self.count(event)
+        self._wake()
+
+    def count(self, event: Json) -> None:
+        """Let the meter hear an event of a turn, whoever else does."""
         if self.meter is not None:
             self.meter(event)
-        self._wake()
 
     def close(self, error: AgentflowError | None = None) -> None:
         """No more events. An error after the result changes nothing for the reader."""

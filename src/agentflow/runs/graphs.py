@@ -90,15 +90,24 @@ class GraphRuns:
     """Whether clients may read what a graph's exceptions say."""
 
     async def execute(
-        self, lease: Lease, stream: Stream, outcome: Outcome, *, before_end: Callable[[], Awaitable[None]]
+        self,
+        lease: Lease,
+        stream: Stream,
+        outcome: Outcome,
+        *,
+        counted: Callable[[Json], None],
+        before_end: Callable[[], Awaitable[None]],
     ) -> None:
-        """Run to the end and write it. Raises GraphFailed for what a node raises, and LeaseLost."""
+        """Run to the end and write it; `counted` hears the events of a turn of ours.
+
+        Raises GraphFailed for what a node raises, and LeaseLost.
+        """
         work = lease.work or {}
         config = configured(lease)
         async with self.registry.opened(lease.graph, config) as served:
             graph = self._bound(served, lease)
             given = await self._given(graph, lease, config)
-            tell = await self._teller(lease, stream, outcome)
+            tell = await self._teller(lease, stream, outcome, counted)
             try:
                 async for names, mode, chunk in _chunks(graph, given, config, work, ours=lease.graph == OWN):
                     tell(names, mode, chunk)
@@ -125,7 +134,9 @@ class GraphRuns:
         said = str(error) if await self.shows(lease.graph) else instead(lease.graph, error)
         return GraphFailed(said, kind=type(error).__name__)
 
-    async def _teller(self, lease: Lease, stream: Stream, outcome: Outcome) -> Tell:
+    async def _teller(
+        self, lease: Lease, stream: Stream, outcome: Outcome, counted: Callable[[Json], None]
+    ) -> Tell:
         """What is done with every chunk: the outcome remembers it, the stream tells it."""
         modes = frozenset((lease.work or {}).get("stream_mode", ()))
         hides = bool(modes & TELLING) and not await self.shows(lease.graph)
@@ -147,6 +158,8 @@ class GraphRuns:
                 chunk = discreet(chunk)
             for name, data in translation.events(names, mode, chunk):
                 stream.add(name, data)
+            if mode == "custom" and lease.graph == OWN:
+                counted(chunk)
             if mode == "custom" and lease.graph == OWN and chunk.get("event") == "token":
                 outcome.told += chunk["text"]
                 for name, data in translation.token(chunk["text"], answer_id(lease.run_id), metadata):

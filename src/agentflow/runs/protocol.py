@@ -104,7 +104,9 @@ class ProtocolRuns:
         flushing = asyncio.create_task(self._flushing(lease))
         try:
             async with within(seconds):
-                await self.graphs.execute(lease, stream, feed.outcome, before_end=lambda: self._flush(lease))
+                await self.graphs.execute(
+                    lease, stream, feed.outcome, counted=feed.count, before_end=lambda: self._flush(lease)
+                )
             feed.outcome.written = True
         except (DatabaseDown, LeaseLost):
             raise

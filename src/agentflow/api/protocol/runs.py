@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
+from agentflow.api.answers import of_run
 from agentflow.api.protocol.threads import filled, owned
 from agentflow.api.protocol.wire import (
     JSON,
@@ -163,9 +164,10 @@ async def told(
         try:
             async with asyncio.timeout(KEEP_ALIVE):
                 await feed.ended()
-            return answer(await result(request, run, feed), headers=headers)
+            return answer(await result(request, run, feed), headers={**headers, **of_run(feed)})
         except TimeoutError:
             pass
+    headers = {**headers, **of_run(feed)}
     return StreamingResponse(_patient(request, run, feed, cancels=cancels), headers=headers, media_type=JSON)
 
 

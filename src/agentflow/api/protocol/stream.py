@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from agentflow.api.answers import of_run
 from agentflow.api.protocol.runs import (
     KEEP_ALIVE,
     begun,
@@ -59,7 +60,7 @@ async def _begun(request: Request, thread_id: str | None) -> Response:
         events = _events(request, feed, 0, ids=body.stream_resumable, cancels=cancels)
     else:
         events = _again(request, run, feed, cancels=cancels)
-    return sse(events, {**headers, "Location": path})
+    return sse(events, {**headers, **of_run(feed), "Location": path})
 
 
 async def _again(request: Request, run: Json, feed: Feed, *, cancels: bool) -> AsyncIterator[bytes]:
