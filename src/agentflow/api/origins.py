@@ -9,7 +9,8 @@ from agentflow.api.problems import in_shape
 
 STUDIO = "https://smith.langchain.com"
 """Where LangGraph Studio is served from."""
-EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-next", "retry-after"]
+SAID_BY = [f"x-agentflow-{name}" for name in ("run", "thread", "role", "adapter", "tier", "kind")]
+EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-next", "retry-after", *SAID_BY]
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 

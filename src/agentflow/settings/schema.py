@@ -215,7 +215,7 @@ class OpenAISettings(Section):
     """How clients that know no threads are matched with ours."""
 
     thread_headers: tuple[str, ...] = Field(
-        (r"x-[a-z0-9-]+-chat-id", "x-session-id", "x-thread-id"),
+        (r"x-([a-z0-9-]+-)?(chat|conversation)-id", "x-session-id", "x-thread-id"),
         description="Headers that name the conversation, as patterns; the first that is there counts.",
     )
     user_headers: tuple[str, ...] = Field(
