@@ -96,8 +96,8 @@ LONGEST = 60
 class Pool(AsyncConnectionPool[Connection]):
     """Counts the connections that came back whole.
 
-    `timeout` is counted in ticks, each waited for anew: a process that is paused, or waits its turn for a processor
-    longer than that, has not seen the database fail.
+    Half of `timeout` is counted in ticks, each waited for anew: a process that is paused, or waits its turn for a
+    processor longer than that, has not seen the database fail.
     """
 
     returned: int = 0
@@ -105,7 +105,7 @@ class Pool(AsyncConnectionPool[Connection]):
     @property
     def tick(self) -> float:
         """Seconds."""
-        return self.timeout / TICKS
+        return self.timeout / 2 / TICKS
 
 
 _LIMITS = "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
@@ -222,10 +222,10 @@ async def _take(pool: Pool, left: asyncio.Event) -> Connection:
 async def _come(taking: asyncio.Task[Connection], pool: Pool) -> None:
     """Wait until the task is done, as long as the pool lives. Raises PoolTimeout."""
     ticks, returned = 0, pool.returned
-    while not (await asyncio.wait({taking}, timeout=pool.tick))[0]:
+    while not (await asyncio.wait({taking}, timeout=pool.tick if ticks else pool.timeout / 2))[0]:
         ticks = ticks + 1 if pool.returned == returned else 0
         returned = pool.returned
-        if ticks >= TICKS:
+        if ticks > TICKS:
             raise PoolTimeout(f"no connection came back within {pool.timeout:g} s")
 
 
