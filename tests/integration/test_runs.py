@@ -1,5 +1,6 @@
 """A run of the protocol is lost neither in its middle nor at its end, whatever the database does at that moment."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -152,4 +153,38 @@ async def test_who_comes_back_while_a_run_is_taken_over_hears_first_what_was_log
     assert await worker.recover() == 1
     found = await told(worker, worker.follow(lease.run_id, lease.thread_id, lease.owner), after=1)
     assert [one[0] for one in found] == [2, 3, 1004, 1005]
+    await worker.close(grace=1)
+
+
+@dataclass(frozen=True)
+class Unsteady(Runs):
+    """Loses its database the first times that it is asked about a run elsewhere."""
+
+    lost: list[str] = field(default_factory=lambda: ["watch", "going"])
+
+    async def watch(self, run_id: str, *, tenant: int) -> bool:
+        self._steady("watch")
+        return await super().watch(run_id, tenant=tenant)
+
+    async def going(self, run_id: str, *, tenant: int) -> bool:
+        self._steady("going")
+        return await super().going(run_id, tenant=tenant)
+
+    def _steady(self, asked: str) -> None:
+        if asked in self.lost:
+            self.lost.remove(asked)
+            raise DatabaseDown("gone")
+
+
+async def test_who_follows_a_run_elsewhere_goes_on_when_the_database_is_back(connections) -> None:
+    lease = await begun(connections)
+    await EventLog(connections).append(lease, [(1, 0, "values", b"0")])
+    worker = working(connections)
+    worker.following.runs = Unsteady(connections)
+    reading = asyncio.create_task(told(worker, worker.follow(lease.run_id, lease.thread_id, lease.owner)))
+    while worker.following.runs.lost:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.02)
+    await Runs(connections).finish(lease, Ending("success"))
+    worker.heard("run", lease.run_id, "")
+    assert [one[0] for one in await reading] == [1]
     await worker.close(grace=1)

@@ -113,16 +113,10 @@ class Following:
                 log.warning("events wait for their database", run_id=run_id, reason=down.message)
                 await asyncio.sleep(PAUSE)
 
-    async def _going(self, feed: Feed, owner: Owner) -> bool:
-        """Whether the run has not ended, as far as is known."""
-        try:
-            return await self.runs.going(feed.run_id, tenant=owner.tenant)
-        except DatabaseDown:
-            return True
-
     async def _mirrored(self, feed: Feed, owner: Owner) -> None:
         try:
-            await self._elsewhere(feed, owner)
+            while not await self._elsewhere(feed, owner):  # noqa: ASYNC110 - nothing tells when it is back
+                await asyncio.sleep(PAUSE)
         except AgentflowError as error:
             log.warning("run cannot be followed", run_id=feed.run_id, reason=error.message)
         finally:
@@ -132,16 +126,23 @@ class Following:
                 feed.placed.set()
             feed.close()
 
-    async def _elsewhere(self, feed: Feed, owner: Owner) -> None:
-        """Follow a run that another process works on, until it has ended."""
+    async def _elsewhere(self, feed: Feed, owner: Owner) -> bool:
+        """Follow a run that another process works on; False when the database went away before it had ended."""
+        try:
+            await self._followed(feed, owner)
+        except DatabaseDown as down:
+            log.warning("a run elsewhere waits for its database", run_id=feed.run_id, reason=down.message)
+            return False
+        return True
+
+    async def _followed(self, feed: Feed, owner: Owner) -> None:
         with self.wakes.on(feed.run_id) as event:
             going = await self.runs.watch(feed.run_id, tenant=owner.tenant)
-            if feed.stream is not None:
+            if feed.stream is not None and feed.placed is not None and not feed.placed.is_set():
                 feed.stream.last = await self.log.last(owner, feed.run_id)
-            if feed.placed is not None:
                 feed.placed.set()
             while going:
-                going = await self._going(feed, owner)
+                going = await self.runs.going(feed.run_id, tenant=owner.tenant)
                 await self.mirror(feed, owner)
                 if going:
                     await woken(event, within=PATIENCE)
