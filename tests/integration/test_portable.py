@@ -71,6 +71,15 @@ async def test_a_broken_import_goes_on_in_the_same_session(desk) -> None:
     assert await desk.counts_are_exact()
 
 
+async def test_sessions_stay_apart_in_a_database_that_never_had_one(desk) -> None:
+    told = [
+        {"uid": f"chat-{n}", "speaker": "Ann", "content": f"dog {n}", "session": n, "place": 0}
+        for n in (1, 2, 9)
+    ]
+    assert await brought(desk, ANN, told) == (3, 0)
+    assert await desk.rows("select count(distinct session_id) from memory") == [(3,)]
+
+
 async def test_hidden_memories_travel_hidden(desk) -> None:
     await desk.says("My dog is called Rex")
     await desk.rights.change(ANN, (await desk.ids())[0], Change(hidden=True))

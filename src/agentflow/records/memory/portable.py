@@ -65,7 +65,7 @@ where collection_id = %(collection)s and scope_id = %(scope)s and source_message
 """
 # A session keeps its number where nothing else has it, and none that is handed out later.
 SESSION = """
-select case when %(wanted)s <= (select last_value from session_seq)
+select case when %(wanted)s <= (select last_value from session_seq where is_called)
              and not exists (select from memory where collection_id = %(collection)s and scope_id = %(scope)s
                                and session_id = %(wanted)s)
              and not exists (select from thread where tenant = %(tenant)s and user_ref = %(user)s

@@ -85,7 +85,8 @@ class Scopes:
         if (dim, model) != (self.dim, self.model):
             raise SchemaMismatch(
                 f"The collection {collection} holds vectors of {model} ({dim} dimensions), but the embedder is "
-                f"{self.model} ({self.dim}). Go back to the former embedder or use a new collection.",
+                f"{self.model} ({self.dim}). Go back to the former embedder; or take the memories along: "
+                "`agentflow memory export FILE` as it is, then `import` it into a new database.",
                 field=f"collections.{collection}",
                 value=model,
             )
