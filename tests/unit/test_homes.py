@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from agentflow.cli.commands import app
+from agentflow.cli.memory.places import _arrived
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.settings import Collection
 from agentflow.settings.collections import PlaceOptions
@@ -128,3 +129,17 @@ def test_a_move_can_be_printed_instead(tmp_path: Path) -> None:
     )
     assert '{"backend": "faiss"}' in told.stdout
     assert file.read_text() == FILE
+
+
+@pytest.mark.parametrize(
+    ("told", "there"),
+    [
+        ({"location": "ram", "place": "faiss in RAM #1"}, False),  # the file is not read again yet
+        ({"location": "ssd", "place": "faiss in RAM #1", "moving_to": "faiss in v #2"}, False),
+        ({"location": "ssd", "place": "faiss in v #2", "told": [{"serving": False}]}, False),
+        ({"location": "ssd", "place": "faiss in v #2"}, True),
+    ],
+)
+def test_a_move_within_a_backend_is_waited_for_too(told: dict[str, object], there: bool) -> None:
+    state = {"backend": "faiss", "moving_to": None, "told": [{"serving": True}], **told}
+    assert _arrived(state, Collection(backend="faiss", location="SSD")) is there

@@ -38,6 +38,8 @@ async def places(request: Request, tenant: Tenant, collection: str | None = None
         shown.append(
             {
                 "collection": name,
+                "backend": settings[name].backend,
+                "location": settings[name].location,
                 "place": home.place if home else "postgres",
                 "moving_to": coming.place if coming else None,
                 "told": [asdict(one) for one in kept if one.collection == name],

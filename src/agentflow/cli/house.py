@@ -146,7 +146,7 @@ async def _listens(place: Place) -> bool:
     """Whether the server of this very folder does: two folders may have the same port in their files."""
     try:
         async with httpx.AsyncClient(trust_env=False) as http:
-            response = await http.get(f"{_address(place)}/health", timeout=1.0)
+            response = await http.get(f"{_address(place)}/health", timeout=5.0)
             return bool(response.json()["house"] == place.mark)
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False

@@ -144,10 +144,12 @@ async def _state(there: httpx.AsyncClient, name: str) -> Json:
 
 
 def _arrived(one: Json, wanted: Collection) -> bool:
-    if wanted.backend == "postgres":
-        return bool(one["place"] == "postgres" and one["moving_to"] is None)
-    there = str(one["place"]).startswith(wanted.backend) or wanted.backend == "langchain"
-    return bool(one["moving_to"] is None and there and all(told["serving"] for told in one["told"]))
+    """Whether the server has read the file again, and the place that it names answers."""
+    read_again = (one["backend"], one["location"]) == (wanted.backend, wanted.location)
+    if not read_again or one["moving_to"] is not None or (wanted.options.store or "") not in one["place"]:
+        return False
+    there = one["place"] == "postgres" if wanted.backend == "postgres" else one["place"] != "postgres"
+    return there and all(told["serving"] for told in one["told"])
 
 
 def _told(one: Json) -> str:
