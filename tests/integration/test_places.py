@@ -1,6 +1,7 @@
 """Vectors searched outside Postgres: filled, kept in step, missed by nobody, mended."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
@@ -205,7 +206,15 @@ async def test_an_emptied_folder_is_another_place_and_filled_again(
     await told.settle()
     place = await scopes.find(0, "conversations", "default")
     assert await home.count(place.scope_id) == 3
+    assert await rows(connections, "select place from vector_place") == [(home.place,)]
     await told.close()
+
+
+async def test_a_folder_whose_name_is_broken_is_another_place(tmp_path: Path) -> None:
+    (tmp_path / "place").write_bytes(b"\0" * 12)
+    home = FaissHome(2, tmp_path)
+    await home.open()
+    assert re.fullmatch(f"faiss in {tmp_path} #[0-9a-f]{{12}}", home.place)
 
 
 @pytest.mark.parametrize("broken", ["npz", "faiss"])

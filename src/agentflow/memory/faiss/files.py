@@ -5,6 +5,7 @@ base that is newer than its changes file is no harm: changes name ids, and sayin
 """
 
 import os
+import re
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from agentflow.memory.faiss.index import Base, ScopeIndex
 
 log = structlog.get_logger(__name__)
 NAME = "place"
+_NAME = re.compile(rb"[0-9a-f]{12}\s*")
 UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 """What FAISS and NumPy raise for a file that is broken; OSError says that the disk is."""
 _MAPPED = faiss.IO_FLAG_MMAP_IFC
@@ -31,9 +33,9 @@ class Folder:
     path: Path
 
     def name(self) -> str:
-        """Made once per folder, so that an emptied folder is another place."""
+        """Made once per folder, so that an emptied folder is another place; one that cannot be read is made anew."""
         file = self.path / NAME
-        if not file.is_file():
+        if not file.is_file() or not _NAME.fullmatch(file.read_bytes()):
             self.path.mkdir(parents=True, exist_ok=True)
             _written(file, lambda to: to.write_text(uuid.uuid4().hex[:12], encoding="ascii"))
         return file.read_text(encoding="ascii").strip()

@@ -44,6 +44,12 @@ where collection_id = %(collection)s and place = %(place)s and worker = %(worker
 """
 SERVES = "select serving from vector_place where collection_id = %(collection)s and place = %(place)s"
 LEAVE = "delete from vector_place where collection_id = %(collection)s and place = %(place)s"
+# A folder that was emptied has another name after the "#": what it was before will hear of nothing any more.
+EMPTIED = """
+delete from vector_place
+where collection_id = %(collection)s and place <> %(place)s and lasting and position(' #' in place) > 0
+  and split_part(place, ' #', 1) = split_part(%(place)s, ' #', 1)
+"""
 FAILED = """
 update vector_place set last_error = %(error)s where collection_id = %(collection)s and place = %(place)s
 """
@@ -174,6 +180,8 @@ class VectorRecord:
         async with self.connections.background() as connection:
             made = await connection.execute(JOIN, parameters)
             await connection.execute(BORN, self._of(spot, place))
+            if lasting and made.rowcount:
+                await connection.execute(EMPTIED, self._of(spot, place))
         return made.rowcount == 1
 
     async def keep(self, spot: Spot, place: str, heard: Heard) -> None:
