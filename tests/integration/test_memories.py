@@ -219,7 +219,7 @@ async def test_a_vector_of_another_size_does_not_enter_an_index(
     await build(connections, place.collection_id, 2)
     archive = Archive(connections, scopes)
     item = NewMemory("conversations", 0, "Ann", "three", np.float32([1, 0, 0]))
-    with pytest.raises(psycopg.errors.DataException, match="expected 2 dimensions, not 3"):
+    with pytest.raises(psycopg.errors.DataException, match="expected a code of 2 dimensions, not 3 bytes"):
         await archive.add(MINE, 1, 0, [(UUID(int=1), item)])
 
 

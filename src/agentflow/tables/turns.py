@@ -127,7 +127,7 @@ message = Table(
     metadata,
     Column("thread_id", Uuid, ForeignKey("agentflow.thread.id", ondelete="CASCADE"), nullable=False),
     Column("seq", Integer, nullable=False),
-    Column("id", Uuid, nullable=False, unique=True),
+    Column("id", Uuid, nullable=False),
     tenant(),
     user_ref(),
     Column("run_id", Uuid, nullable=False),
