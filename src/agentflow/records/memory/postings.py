@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agentflow.records.connections import Connection, Connections
 from agentflow.retrieval import terms
 
-WHOLE = 1000
+WHOLE = 2000
 """Memories of a scope up to which a search reads them all."""
 LONG, SEALED = 192, 128
 """Entries of an open block from which on it is long (a row of 2 kB would leave its page), and of a sealed one."""
