@@ -40,15 +40,15 @@ from agentflow.records.memory.scopes import Place, Scopes
 from agentflow.records.memory.vocabulary import READ
 from agentflow.records.memory.writing import Archive
 from agentflow.records.migrate import migrate
+from agentflow.records.ownership import protect
 from agentflow.retrieval.codes import rotated
 from agentflow.retrieval.terms import term
 
 DIM, WORDS, SESSION = 384, 20_000, 20
 MINE = Scope(0, "conversations", "default")
 PLAIN_TABLE = f"""
-create table plain as select id, speaker, said_at, content, thread_id, scope_id,
+create table agentflow.plain as select tenant, id, speaker, said_at, content, thread_id, scope_id,
                              agentflow.decoded(embedding, {DIM})::halfvec({DIM}) as embedding from memory;
-grant select on plain to public;
 set maintenance_work_mem = '1GB';
 set statement_timeout = 0;
 """  # noqa: S608 - constants
@@ -263,6 +263,10 @@ async def report(world: World, items: int, queries: int) -> None:
     await relate(world, place)
     async with world.connections.maintenance() as connection:
         await connection.execute(PLAIN_TABLE.encode())
+        rules: list[str] = []
+        protect(rules.append, "plain", "scope")
+        for rule in rules:
+            await connection.execute(rule.encode())
         if items >= 20_000:
             await connection.execute(PLAIN_INDEX)
         await connection.execute("vacuum analyze")
