@@ -13,7 +13,7 @@ MODES: tuple[Mode, ...] = (
     "values", "updates", "messages-tuple", "custom", "tasks", "checkpoints", "tools",
 )  # fmt: skip
 """What a run is asked for whose events are told this way."""
-CHANNELS = {"input.requested": "input"}
+CHANNELS = {"input.requested": "input", "input.answered": "input"}
 BLOCKS: dict[str, tuple[Json, str, str]] = {
     "text": ({"type": "text"}, "text", "text-delta"),
     "reasoning": ({"type": "reasoning"}, "reasoning", "reasoning-delta"),

@@ -64,6 +64,9 @@ class Replay:
         for then, (first, *rest) in line.get("ids", {}).items():
             if first == "content-location":
                 self.known[then] = UUID.findall(answer.headers["content-location"])[rest[0]]
+            elif first == "events":
+                named = [json.loads(data) for name, data in frames(told) if name == rest[0]]
+                self.known[then] = reduce(lambda found, key: found[key], rest[1:], named)
             else:
                 self.known[then] = reduce(lambda found, key: found[key], [first, *rest], json.loads(told))
         if line.get("said"):
