@@ -103,6 +103,9 @@ class States:
         self, thread: Json, values: Any, *, as_node: str | None, checkpoint: Mapping[str, Any] | None
     ) -> Json:
         """Write values as if a node had; the new checkpoint's place. Raises BadInput."""
+        if self._graph_of(thread) == OWN and isinstance(values, dict) and values.get("messages"):
+            message = f"The messages of {OWN!r} are those of its turns; say them in a run. Other keys can be changed."
+            raise BadInput(message, field="values.messages")
         async with self._opened(thread) as graph:
             config = place(thread, checkpoint)
             config["metadata"] = {"graph_id": self._graph_of(thread), "thread_id": thread["thread_id"]}

@@ -149,6 +149,17 @@ def small(meta: Mapping[str, Any] | None) -> Json:
     return dict(meta or {})
 
 
+def _in_one_piece(work: Json) -> None:
+    """A turn is accepted, answered and remembered as a whole. Raises BadInput for what would stop it midway."""
+    for field in ("interrupt_before", "interrupt_after", "command"):
+        if work.get(field):
+            raise BadInput(
+                f"{field} is not possible in {OWN!r}: its turns never wait halfway. Send input.messages, or serve a "
+                "graph of your own beside it.",
+                field=field,
+            )
+
+
 async def _assistant(served: Served, name: str, tenant: int, *, remembered: bool) -> Json:
     """As in a path, but an unknown one in a body is bad input."""
     try:
@@ -209,8 +220,9 @@ async def _as_turn(served: Served, new: NewRun) -> NewRun:
     Raises BadInput.
     """
     owner, thread = Owner(new.tenant, new.user), new.thread_id
+    _in_one_piece(new.work)
     given, place = new.work.get("input"), (new.work.get("checkpoint") or {}).get("checkpoint_id")
-    if thread is not None and not given and not new.work.get("command"):
+    if thread is not None and not given:
         fork, text, meta, role = await served.conversation.again(owner, thread, place)
         work = {**new.work, "again": fork.again}
         return replace(new, text=text, message_meta=meta, wanted_role=role, follows=fork.follows, work=work)

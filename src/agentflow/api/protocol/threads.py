@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from agentflow.api.memory import forgotten
 from agentflow.api.protocol.assistants import graph_known
+from agentflow.api.protocol.extracts import extracted
 from agentflow.api.protocol.wire import (
     Given,
     Page,
@@ -66,6 +67,7 @@ class ThreadsWanted(Page):
     sort_by: Sort | None = None
     sort_order: Literal["asc", "desc"] = "desc"
     select: list[str] | None = None
+    extract: dict[str, str] | None = None
 
 
 class Prune(Given):
@@ -154,9 +156,11 @@ async def search(request: Request) -> Response:
         descending=body.sort_order == "desc", limit=body.limit, offset=body.offset,
     )  # fmt: skip
     total = await found.count(narrowed, tenant=me.tenant, user=me.user)
-    if not body.select or any(one.partition(".")[0] == "values" for one in body.select):
+    if not body.select or body.extract or any(one.partition(".")[0] == "values" for one in body.select):
         items = await filled(request, items)
-    return paged(items, total, body, body.select)
+    if body.extract:
+        items = [{**one, "extracted": extracted(one, body.extract)} for one in items]
+    return paged(items, total, body, body.select and [*body.select, *(["extracted"] if body.extract else ())])
 
 
 @router.post(
