@@ -173,3 +173,43 @@ async def test_a_removed_thread_is_forgotten(client, http) -> None:
     assert await remembered(http, "Achilles") == []
     with pytest.raises(NotFoundError):
         await client.threads.get(thread)
+
+
+async def test_a_thread_whose_old_checkpoints_are_removed_is_read_edited_and_answered_again(client) -> None:
+    thread = await spoken(client, "Write python code", "What is justice?", "And truth?")
+    before = await client.threads.get_state(thread)
+    await client.threads.prune([thread], strategy="keep_latest")
+    assert (await client.threads.get_state(thread))["values"] == before["values"]
+    history = await client.threads.get_history(thread, limit=1000)
+    assert [len(state["values"]["messages"]) for state in history] == [6, 5, 4, 3, 2, 1, 0]
+    parents = [state["parent_checkpoint"] for state in history]
+    assert parents == [*[state["checkpoint"] for state in history[1:]], None]
+    for state in history:
+        found = await client.threads.get_state(thread, checkpoint=state["checkpoint"])
+        assert ids(found["values"]) == ids(state["values"])
+    again = history[-3]["values"]["messages"][-1]["id"]
+    place = await parent_of(client, thread, again)
+    values = await client.runs.wait(thread, "agent", input=None, checkpoint=place)
+    assert asked(values) == ["Write python code"]
+    place = await parent_of(client, thread, "h1")
+    values = await client.runs.wait(thread, "agent", input=say("What is mercy?", "h9"), checkpoint=place)
+    assert asked(values) == ["Write python code", "What is mercy?"]
+
+
+@pytest.mark.parametrize(
+    "halfway",
+    [{"interrupt_before": ["generate"]}, {"interrupt_after": "*"}, {"command": {"resume": "yes"}}],
+)
+async def test_our_own_graph_says_that_its_turns_never_wait_halfway(client, halfway) -> None:
+    thread = await spoken(client, "What is justice?")
+    with pytest.raises(UnprocessableEntityError, match="never wait halfway"):
+        await client.runs.create(thread, "agent", input=say("And truth?", "h1"), **halfway)
+    with pytest.raises(UnprocessableEntityError, match="say them in a run"):
+        await client.threads.update_state(thread, say("And truth?", "h1"))
+
+
+async def test_threads_are_searched_with_extracts(client) -> None:
+    thread = await spoken(client, "What is justice?")
+    wanted = {"first": "values.messages[0].content", "none": "values.messages[9].content"}
+    found = await client.threads.search(ids=[thread], select=["thread_id"], extract=wanted)
+    assert found == [{"thread_id": thread, "extracted": {"first": "What is justice?", "none": None}}]

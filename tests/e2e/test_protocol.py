@@ -530,6 +530,17 @@ async def test_a_newer_client_lists_forks_injects_and_sees_the_agents(client, ht
     assert (await sent("input.inject", **spoken))["error"] == "no_such_namespace"
 
 
+async def test_a_checkpoint_that_is_removed_is_not_begun_from_with_nothing(client) -> None:
+    thread_id = await thread(client)
+    await client.runs.wait(thread_id, G, input=say("first"))
+    places = [one["checkpoint_id"] for one in await client.threads.get_history(thread_id, limit=2)]
+    await client.threads.prune([thread_id], strategy="keep_latest")
+    with pytest.raises(UnprocessableEntityError, match="no longer"):
+        await client.runs.create(thread_id, G, input=say("second"), checkpoint_id=places[1])
+    values = await client.runs.wait(thread_id, G, input=say("second"), checkpoint_id=places[0])
+    assert told(values) == ["first", "second"]
+
+
 async def test_clients_of_before_say_in_camel_case_what_becomes_of_a_run_under_way(client, http) -> None:
     thread_id = await thread(client)
     first = await client.runs.create(thread_id, G, input=say("endlessly"))

@@ -19,7 +19,7 @@ PARTS = """lateral (
     from part join run b on b.thread_id = {thread} and b.seq = part.low and b.follows is not null)
   select low, high from part) part"""
 TURNS = """
-select r.seq, r.id, r.started_at, r.follows, (r.work ->> 'again')::int, r.status in (1, 2, 4)
+select r.seq, r.id, r.started_at, r.follows, (r.work ->> 'again')::int, r.status in (1, 2, 4), r.status = 2
 from run r where r.thread_id = %(thread)s and r.kind <> 4 order by r.seq
 """
 # A copied thread has the checkpoints of the turns it was copied from.
@@ -29,6 +29,7 @@ from checkpoints c join run r on r.thread_id = %(thread)s::uuid
   and r.id::text in (c.metadata ->> 'run_id', md5((c.metadata ->> 'run_id') || c.thread_id)::uuid::text)
 where c.thread_id = %(thread)s::text and c.checkpoint_ns = '' order by c.checkpoint_id
 """
+HOLDS = "select true from checkpoints where thread_id = %(thread)s::text and checkpoint_id = %(checkpoint)s limit 1"
 QUESTION = """
 select m.content, coalesce(m.meta ->> 'client_id', m.id::text), r.wanted_role
 from run r join message m on m.run_id = r.id and m.role = 2 where r.thread_id = %(thread)s and r.seq = %(seq)s
@@ -79,6 +80,12 @@ class Threaded:
             cursor = await connection.execute(CHECKPOINTS, {"thread": thread_id})
             rows: list[Any] = await cursor.fetchall()
         return {str(checkpoint): seq for checkpoint, seq in rows}
+
+    async def holds(self, owner: Owner, thread_id: str, checkpoint_id: str) -> bool:
+        """Whether the thread still has this checkpoint."""
+        async with self.connections.use_checkpoints(owner) as connection:
+            cursor = await connection.execute(HOLDS, {"thread": thread_id, "checkpoint": checkpoint_id})
+            return cursor.rowcount == 1
 
     async def question(self, owner: Owner, thread_id: str, seq: int) -> tuple[str, Json, str | None] | None:
         """What was asked at a place: text, the message's own data (its id), the role wanted."""

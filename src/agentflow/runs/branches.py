@@ -1,11 +1,13 @@
 """A thread whose questions were edited or asked again: which turns lead to a turn, and which checkpoint is whose. Pure.
 
 Clients see a tree of checkpoints: the thread's beginning, and for every turn its question and then its answer. The
-beginning has the thread's id, a question the id of its turn; only answers have checkpoints of LangGraph.
+beginning has the thread's id, a question the id of its turn; only answers have checkpoints of LangGraph. Once those are
+removed, an answer has an id that follows from its turn's.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import UUID, uuid5
 
 from agentflow.errors import BadInput
 
@@ -15,7 +17,8 @@ class Told:
     """A turn of a thread at place `seq`.
 
     `follows` is the place it goes on from, None for the one before; `again` the place of the turn whose question it
-    answers once more; `at` is when it began, ISO 8601; `shown` says that its messages are shown.
+    answers once more; `at` is when it began, ISO 8601; `shown` says that its messages are shown, `answered` that it is
+    done.
     """
 
     run_id: str
@@ -24,6 +27,7 @@ class Told:
     follows: int | None = None
     again: int | None = None
     shown: bool = True
+    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,17 @@ class Branches:
             return 0
         return next((seq for seq, one in self.turns.items() if one.run_id == checkpoint_id), None)
 
+    def answer(self, checkpoint_id: str) -> int | None:
+        """The place of the turn whose answer has this checkpoint, though its own may be removed."""
+        if checkpoint_id in self.checkpoints:
+            return self.checkpoints[checkpoint_id]
+        done = (seq for seq, one in self.turns.items() if one.answered)
+        return next((seq for seq in done if answered_at(self.turns[seq].run_id) == checkpoint_id), None)
+
+    def lost(self, seq: int) -> bool:
+        """Whether a turn's checkpoints are removed, though it was answered."""
+        return self.turns[seq].answered and seq not in self.checkpoints.values()
+
     def asked_at(self, seq: int) -> int:
         """The place where a turn's question was asked first."""
         again = self.turns[seq].again
@@ -76,7 +91,10 @@ class Branches:
         if seq == 0 or seq not in self.turns:
             return self.thread_id
         own = [one for one, place in self.checkpoints.items() if place == seq]
-        return own[-1] if own else self.turns[seq].run_id
+        if own:
+            return own[-1]
+        turn = self.turns[seq]
+        return answered_at(turn.run_id) if turn.answered else turn.run_id
 
     def fork(self, checkpoint_id: str | None, *, asks: bool) -> Fork:
         """Where a run at a checkpoint goes on: with a message behind it, without one its answer is given again.
@@ -95,10 +113,16 @@ class Branches:
     def _place(self, checkpoint_id: str | None) -> tuple[int, bool]:
         if checkpoint_id is None:
             return self.head, False
-        if checkpoint_id in self.checkpoints:
-            return self.checkpoints[checkpoint_id], False
+        answered = self.answer(checkpoint_id)
+        if answered is not None:
+            return answered, False
         seq = self.question(checkpoint_id)
         if seq is None:
             message = f"This thread has no checkpoint {checkpoint_id[:80]}."
             raise BadInput(message, field="checkpoint", value=checkpoint_id)
         return seq, True
+
+
+def answered_at(run_id: str) -> str:
+    """The id of an answer whose checkpoints are removed."""
+    return str(uuid5(UUID(run_id), "checkpoint"))

@@ -50,8 +50,8 @@ class Conversation:
         rows = await self.threaded.turns(owner, thread_id)
         checkpoints = await self.threaded.checkpoints(owner, thread_id)
         turns = {
-            seq: Told(str(run), seq, at.isoformat(), follows, again, seen)
-            for seq, run, at, follows, again, seen in rows
+            seq: Told(str(run), seq, at.isoformat(), follows, again, shown=seen, answered=done)
+            for seq, run, at, follows, again, seen, done in rows
         }
         return Branches(thread_id, turns, checkpoints)
 

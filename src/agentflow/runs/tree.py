@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from agentflow.runs.branches import Branches
+from agentflow.runs.branches import Branches, answered_at
 from agentflow.runs.conversation import shown
 from agentflow.turn import Json
 
@@ -34,30 +34,52 @@ class Tree:
         return {**state, "values": {**shown(state["values"] or {}), "messages": messages}, **parent}
 
     def virtual(self, checkpoint_id: str | None) -> Json | None:
-        """The state of a question, or of the thread's beginning, if the id is of one."""
-        seq = None if checkpoint_id is None else self.branches.question(checkpoint_id)
-        if seq is None:
+        """A state that no checkpoint holds, if the id is of one: a question's, a lost answer's, the beginning's."""
+        if checkpoint_id is None or checkpoint_id in self.branches.checkpoints:
             return None
-        return self._begun() if seq == 0 else self._asked(seq)
+        seq = self.branches.question(checkpoint_id)
+        if seq is not None:
+            return self._begun() if seq == 0 else self._asked(seq)
+        lost = self.branches.answer(checkpoint_id)
+        return None if lost is None else self._answered(lost)
 
     def woven(self, states: Sequence[Json], limit: int | None) -> list[Json]:
-        """States from checkpoints, newest first, with those of the questions between them; None: these are all."""
+        """States from checkpoints, newest first, with those between them that none holds; None: these are all."""
         whole = limit is None or len(states) < limit
-        woven = [self._asked(self.branches.head)] if self._unwritten(self.branches.head) else []
-        for state, older_one in zip_longest(states, states[1:]):
-            woven.append(self.then(state))
+        woven: list[tuple[int, Json]] = []
+        for state, older_one, at in zip_longest(states, states[1:], self._places(states)):
+            woven.append((at, self.then(state)))
             seq = self._seq(state)
             cut = older_one is None and not whole
             if seq is None or cut or (older_one is not None and self._seq(older_one) == seq):
                 continue
             if self.branches.asked_at(seq) == seq:
-                woven.append(self._asked(seq))
-        return [*woven, self._begun()] if whole and woven else woven
+                woven.append((seq, self._asked(seq)))
+        last = 0 if whole else min((at for at, _ in woven), default=0)
+        woven += [(seq, one) for seq in self.branches.turns if seq > last for one in self._unheld(seq)]
+        found = [one for _, one in sorted(woven, key=lambda found: -found[0])]
+        return [*found, self._begun()] if whole and found else found
+
+    def _places(self, states: Sequence[Json]) -> list[int]:
+        """Each state's turn; what was written by hand stands with the turn before it."""
+        places, at = [], 0
+        for state in reversed(states):
+            at = self._seq(state) or at
+            places.append(at)
+        return places[::-1]
+
+    def _unheld(self, seq: int) -> list[Json]:
+        """The states of a turn without checkpoints, newest first."""
+        if self.branches.lost(seq):
+            return [self._answered(seq), *([self._asked(seq)] if self.branches.asked_at(seq) == seq else [])]
+        return [self._asked(seq)] if self._unwritten(seq) else []
 
     def _unwritten(self, seq: int) -> bool:
-        """Whether a turn shows messages and has no checkpoint: it runs, or was stopped."""
+        """Whether a turn shows messages, and no answer with a checkpoint of its own: it runs, or was stopped."""
         known = self.branches.turns.get(seq)
-        return known is not None and known.shown and seq not in self.branches.checkpoints.values()
+        if known is None or known.answered:
+            return False
+        return known.shown and seq not in self.branches.checkpoints.values()
 
     def _seq(self, state: Json) -> int | None:
         return self.branches.checkpoints.get(state["checkpoint_id"] or "")
@@ -80,6 +102,15 @@ class Tree:
             "next": ["generate"] if self.going and seq == self.branches.head else [],
             "metadata": {"source": "input", "step": -1, "run_id": turn.run_id, "parents": {}},
             **self._behind(self.branches.last_checkpoint(before)),
+        }
+
+    def _answered(self, seq: int) -> Json:
+        turn = self.branches.turns[seq]
+        asked = self.branches.turns[self.branches.asked_at(seq)]
+        return {
+            **self._state(answered_at(turn.run_id), self._messages(seq), turn.at),
+            "metadata": {"source": "loop", "step": 0, "run_id": turn.run_id, "parents": {}},
+            **self._behind(asked.run_id),
         }
 
     def _begun(self) -> Json:

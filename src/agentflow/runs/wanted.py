@@ -125,7 +125,10 @@ async def planned(  # noqa: PLR0913 - what a request says, one by one
         fingerprint=b"" if key is None else _fingerprint(body, thread_id),
         planned=chosen["updated_at"] if remembered else None,
     )
-    return await _as_turn(served, new) if chosen["graph_id"] == OWN else new
+    if chosen["graph_id"] == OWN:
+        return await _as_turn(served, new)
+    await _there(served, new)
+    return new
 
 
 async def found_assistant(served: Served, name: str, tenant: int, *, remembered: bool = False) -> Json:
@@ -147,6 +150,18 @@ def small(meta: Mapping[str, Any] | None) -> Json:
     if meta and len(str(meta)) > META_BYTES:
         raise BadInput(f"metadata is larger than {META_BYTES} bytes.", field="metadata")
     return dict(meta or {})
+
+
+async def _there(served: Served, new: NewRun) -> None:
+    """LangGraph would begin with nothing at a checkpoint that is gone. Raises BadInput."""
+    place = (new.work.get("checkpoint") or {}).get("checkpoint_id")
+    if place is None or new.thread_id is None:
+        return
+    if not await served.conversation.threaded.holds(Owner(new.tenant, new.user), new.thread_id, place):
+        message = (
+            f"This thread has no checkpoint {place[:80]}, or no longer; its last state can be gone on from."
+        )
+        raise BadInput(message, field="checkpoint", value=place)
 
 
 def _in_one_piece(work: Json) -> None:
