@@ -245,6 +245,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_and_tells_what_the_ot
         await w.ledger.finish(other, Outcome("Hi", {"output": "Hi"}, None, None, USAGE, 1))
         w.worker.heard("run", feed.run_id, "")
         assert (await feed.finished())["output"] == "Hi"
+        assert w.worker.metrics.registry.get_sample_value("agentflow_leases_lost_total") == 1
 
 
 async def test_turns_of_one_thread_answer_in_order(world) -> None:

@@ -303,6 +303,7 @@ class Worker:
             try:
                 await self.attempts.execute(feed, lease)
             except LeaseLost as lost:
+                self.metrics.leases_lost.inc()
                 log.warning("run goes on with another attempt", run_id=feed.run_id, reason=lost.message)
                 lease = None
                 self._unseated(feed.run_id)

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from agentflow.errors import AgentflowError, LeaseLost
+from agentflow.errors import AgentflowError
 
 log = structlog.get_logger(__name__)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -141,8 +141,6 @@ class TurnMeter:
         self.metrics.turns.labels(self.role, self.tier, status).observe(seconds)
         told = {"role": self.role, "adapter": self.adapter, "tier": self.tier, "seconds": round(seconds, 3)}
         log.info("turn ended", status=status, **told)
-        if isinstance(error, LeaseLost):
-            self.metrics.leases_lost.inc()
 
 
 def _made(registry: CollectorRegistry) -> dict[str, Histogram | Counter | Gauge]:
@@ -168,7 +166,9 @@ def _made(registry: CollectorRegistry) -> dict[str, Histogram | Counter | Gauge]
         "degraded": counter(
             "recalls_degraded", "Turns recalled by words only: the embedder was down or slow"
         ),
-        "leases_lost": counter("leases_lost", "Attempts that a newer one overtook"),
+        "leases_lost": counter(
+            "leases_lost", "Attempts that lost their lease or their database; the run went on with another"
+        ),
         "attempts": counter("attempts_again", "Attempts after the first"),
         "recovered": counter("janitor_recovered", "Turns taken over from a worker that is gone"),
         "refused": counter("refused", "Requests refused by a limit", "limit"),
