@@ -53,11 +53,11 @@ class House:
             time.sleep(0.02)
             found = re.search(r"http://\S+", (self.folder / "out").read_text())
         self.address = found[0]
-        return httpx.Client(base_url=self.address, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.address, timeout=120, trust_env=False)
 
     def wait_for_death(self) -> int:
         assert self.process is not None
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=120)
 
     def kill(self) -> None:
         """SIGKILL: nothing is tidied up."""
@@ -69,7 +69,7 @@ class House:
         """SIGTERM: an orderly end."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
     def postgres(self) -> list[int]:
         """Process ids of the embedded server in this folder."""
@@ -152,18 +152,18 @@ async def client(served: str) -> AsyncIterator[LangGraphClient]:
 
 @pytest.fixture
 async def http(served: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served, timeout=30, trust_env=False) as found:
+    async with httpx.AsyncClient(base_url=served, timeout=120, trust_env=False) as found:
         yield found
 
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], None]:
-    """Wait for a fact, at most 90 s: a turn that lost its worker is taken over after its lease of 30 s."""
+    """Wait for a fact, at most 180 s: a turn that lost its worker is taken over after its lease of 30 s."""
 
     def wait(fact: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while not fact():
-            assert time.monotonic() < deadline, "it did not become true within 90 s"
+            assert time.monotonic() < deadline, "it did not become true within 180 s"
             time.sleep(0.05)
 
     return wait

@@ -11,7 +11,7 @@ import pytest
 def shown(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "agentflow", "demo"]
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=480, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

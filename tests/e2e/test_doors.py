@@ -53,7 +53,7 @@ def command(tmp_path):
 def test_the_example_runs(address, command, language, example) -> None:
     assert "http://127.0.0.1:8100" in example
     program = command(language, example.replace("http://127.0.0.1:8100", address))
-    done = subprocess.run(program, text=True, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(program, text=True, capture_output=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "You said: " in done.stdout
 

@@ -18,7 +18,7 @@ DEAD = 'model: {engine: vllm, url: "http://127.0.0.1:9"}'
 
 def agentflow(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agentflow", *arguments]
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=90, check=False)
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=240, check=False)
     assert "Traceback" not in done.stdout + done.stderr
     return done
 

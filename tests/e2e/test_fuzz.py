@@ -28,7 +28,7 @@ LINES = "/memory/import"
 WISHES = [
     f"--checks={TRUE}",
     "--phases=fuzzing",
-    "--request-timeout=20",
+    "--request-timeout=60",
     "--workers=2",
     "--no-color",
     f"--exclude-path={STAYS_OPEN}",
@@ -87,7 +87,7 @@ class Town:
     documented: dict[str, Any]
 
     def client(self, key: str) -> httpx.Client:
-        return httpx.Client(base_url=self.address, headers={"X-Api-Key": key}, timeout=20, trust_env=False)
+        return httpx.Client(base_url=self.address, headers={"X-Api-Key": key}, timeout=120, trust_env=False)
 
     def allowed(self, path: str) -> set[int]:
         return {int(code) for code in self.documented[path]["post"]["responses"]}

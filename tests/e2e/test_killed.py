@@ -35,7 +35,7 @@ def began(house, *arguments: str) -> subprocess.Popen[str]:
 
 def ended(house, *arguments: str) -> str:
     process = began(house, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out
 
@@ -48,7 +48,7 @@ def dsn(house) -> str:
 @contextmanager
 def watched(house) -> Iterator[psycopg.Connection]:
     """A connection to the database of a command that begins just now."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             with psycopg.connect(dsn(house), autocommit=True) as connection:
@@ -66,7 +66,7 @@ def number(connection: psycopg.Connection, query: str) -> int:
 def killed(process: subprocess.Popen[str]) -> None:
     assert process.poll() is None, process.communicate()
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=240)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def agentflow(house, *arguments: str, typed: str = "") -> subprocess.CompletedPr
         text=True,
         input=typed,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -10,7 +10,7 @@ import httpx
 def agentflow(house, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command in the house's folder."""
     command = [sys.executable, "-m", "agentflow", *arguments]
-    return subprocess.run(command, cwd=house.folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=house.folder, capture_output=True, text=True, timeout=240, check=False)
 
 
 def state(client: httpx.Client) -> dict:
@@ -25,7 +25,7 @@ def recalled(client: httpx.Client, text: str) -> tuple[str, list[str]]:
 def test_a_changed_file_moves_a_collection_and_a_command_moves_it_on(house) -> None:
     client = house.start()
     client.post("/invoke", json={"input": "My dog is called Rex"}).raise_for_status()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     file = house.folder / "agentflow.yaml"
     file.write_text(file.read_text() + "collections:\n  conversations: {backend: faiss, location: SSD}\n")
     while not state(client)["place"].startswith("faiss in "):

@@ -39,7 +39,7 @@ async def thread(client: LangGraphClient) -> str:
 
 
 async def until(client: LangGraphClient, thread_id: str, run_id: str, status: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while (await client.runs.get(thread_id, run_id))["status"] != status:  # noqa: ASYNC110 - from outside
             await asyncio.sleep(0.05)
 
@@ -273,7 +273,7 @@ async def test_a_webhook_hears_of_the_end(client) -> None:
         writer.close()
 
     server = await asyncio.start_server(hear, "127.0.0.1", 0)
-    async with server, asyncio.timeout(20):
+    async with server, asyncio.timeout(120):
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
         await client.runs.wait(await thread(client), G, input=say("hi"), webhook=address)
         body = await heard
@@ -435,7 +435,7 @@ async def test_a_collection_that_is_no_text_is_no_collection(http) -> None:
 async def test_newer_clients_start_runs_and_answer_interrupts(client) -> None:
     async with client.threads.stream(assistant_id=G) as stream:
         await stream.run.start(input=say("approve"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not stream.interrupted:  # noqa: ASYNC110 - the client offers no event
                 await asyncio.sleep(0.05)
         await stream.run.respond("yes")

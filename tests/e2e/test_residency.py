@@ -114,7 +114,7 @@ def test_what_needs_a_new_start_is_told(client, standing) -> None:
 
 def table(house) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agentflow", "adapters"]
-    return subprocess.run(command, cwd=house.folder, text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=house.folder, text=True, capture_output=True, timeout=120, check=False)
 
 
 def test_the_table_shows_the_running_server(client, standing) -> None:

@@ -60,7 +60,7 @@ def agentflow(folder, *words, code=0) -> str:
     environment = {**os.environ, "COLUMNS": "200"}
     command = [sys.executable, "-m", "agentflow", *words]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr

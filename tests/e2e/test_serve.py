@@ -164,7 +164,7 @@ def test_sigterm_ends_everything(bare_house) -> None:
 
 def agentflow(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agentflow", *arguments]
-    return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=120, check=False)
 
 
 def test_a_second_process_on_the_same_data_folder_is_refused(standing, client) -> None:
@@ -201,7 +201,7 @@ def test_a_server_that_is_stopped_while_it_starts_leaves_no_postgres(bare_house,
     with waiting(bare_house) as starting:
         until((bare_house.folder / ".agentflow" / "postgres" / "PG_VERSION").exists)
         starting.terminate()
-        assert starting.wait(timeout=60) == 128 + signal.SIGTERM
+        assert starting.wait(timeout=120) == 128 + signal.SIGTERM
     assert bare_house.postgres() == []
 
 
@@ -211,7 +211,7 @@ def test_a_worker_whose_parent_ends_while_it_starts_gives_up(house, until) -> No
         with waiting(house, stdin=subprocess.PIPE, **inherited) as starting:
             until(lambda: house.postgres() != [])
             starting.stdin.close()
-            assert starting.wait(timeout=60) == 128 + signal.SIGTERM
+            assert starting.wait(timeout=120) == 128 + signal.SIGTERM
     assert house.postgres() == []
 
 

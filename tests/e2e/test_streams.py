@@ -35,7 +35,7 @@ def addresses(fresh_database, house_in, tmp_path_factory) -> Iterator[list[str]]
 
 @pytest.fixture
 async def pair(addresses: list[str]) -> AsyncIterator[list[httpx.AsyncClient]]:
-    clients = [httpx.AsyncClient(base_url=one, timeout=30, trust_env=False) for one in addresses]
+    clients = [httpx.AsyncClient(base_url=one, timeout=120, trust_env=False) for one in addresses]
     yield clients
     for client in clients:
         await client.aclose()
@@ -70,7 +70,7 @@ async def frames(
 async def heard(events: AsyncIterator[dict], last: Callable[[dict], bool]) -> list[dict]:
     """Everything up to the last one."""
     found = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         async for one in events:
             found.append(one)
             if last(one):
@@ -101,7 +101,7 @@ async def listening(
     begun = asyncio.Event()
     events = frames(client, "GET", f"/threads/{thread_id}/stream", begun, headers=headers)
     task = asyncio.create_task(heard(events, ends(times)))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await begun.wait()
     return task
 
@@ -254,7 +254,7 @@ async def test_a_websocket_hears_the_other_server(pair, addresses) -> None:
         await socket.send(json.dumps(subscribe))
         assert json.loads(await socket.recv())["type"] == "success"
         await command(pair[0], one, "run.start", asked("hi"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             found = [json.loads(await socket.recv())]
             while not over(found[-1]):
                 found.append(json.loads(await socket.recv()))

@@ -45,11 +45,11 @@ def studio(tmp_path: Path) -> Iterator[httpx.Client]:
         process = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
         _until_up(client, process, tmp_path / "log")
         yield client
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(timeout=60)
+    process.wait(timeout=120)
 
 
 def _until_up(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -17,6 +17,8 @@ from agentflow.settings import Environment, load
 from agentflow.wiring import Place
 
 PARTS = ("torch", "transformers", "peft")
+PATIENCE = 600_000.0
+"""Milliseconds: the first answer waits until torch and the base model are loaded, however slow the machine is."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def _place(folder: Path, environment: Environment) -> Place:
         )
     file.write_text(text, encoding="utf-8")
     own = Environment(variables={}, config=file, cache=environment.cache, fault=None)
-    return Place(load(file, own), own, folder)
+    settings = load(file, own)
+    patient = {name: one.model_copy(update={"cold_max_ms": PATIENCE}) for name, one in settings.roles.items()}
+    return Place(settings.model_copy(update={"roles": patient}), own, folder)
 
 
 def _goodbye() -> None:
