@@ -293,8 +293,10 @@ async def test_a_move_is_live_and_empties_the_former_place(connections: Connecti
     await told.follow()
     assert await memory.search(MINE, "3", vector, 5) == before
     assert (held(here), told.homes) == (ids, {"conversations": here})
+    assert list(told.trouble) == ["there"]
     there.down = False
     await told.settle()
+    assert told.trouble == {}
     assert (held(here), held(there), told.homes) == ([], ids, {"conversations": there})
     assert await memory.search(MINE, "3", vector, 5) == before
     assert [one.place for one in await told.record.status()] == ["there"]

@@ -42,6 +42,9 @@ async def places(request: Request, tenant: Tenant, collection: str | None = None
                 "location": settings[name].location,
                 "place": home.place if home else "postgres",
                 "moving_to": coming.place if coming else None,
+                "trouble": next(
+                    (services.places.trouble.get(one.place) for one in (coming, home) if one), None
+                ),
                 "told": [asdict(one) for one in kept if one.collection == name],
             }
         )

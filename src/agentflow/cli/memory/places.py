@@ -104,8 +104,15 @@ def _block(data: Json, name: str, to: str, location: str | None, options: list[s
 
 
 def _possible(place: Place, name: str, block: Json) -> None:
-    """Raises StartError for an extra that is not installed, ConfigError for a store that cannot be imported."""
-    vector_homes({name: Collection.model_validate(block)}, place.folder, 1)
+    """Raises StartError for an extra that is not installed, ConfigError for a store that cannot be imported, and
+    BadInput for a folder that is a file.
+    """
+    wanted = Collection.model_validate(block)
+    vector_homes({name: wanted}, place.folder, 1)
+    own = wanted.folder(name)
+    there = None if own is None else place.folder / own.expanduser()
+    if there is not None and there.exists() and not there.is_dir():
+        raise BadInput(f"{there} is a file; vectors need a folder.", field="location", value=str(there))
 
 
 def _written(file: Path, name: str, block: Json) -> Place:
@@ -154,11 +161,14 @@ def _arrived(one: Json, wanted: Collection) -> bool:
 
 def _told(one: Json) -> str:
     errors = [told["error"] for told in one["told"] if told["error"]]
-    return errors[0] if errors else f"moving to {one['moving_to'] or one['place']}"
+    reason = one["trouble"] or next(iter(errors), None)
+    return reason or f"moving to {one['moving_to'] or one['place']}"
 
 
 def _placed(one: Json) -> None:
     out.print(f"{one['collection']}: {one['place']}", markup=False, soft_wrap=True)
+    if one["trouble"]:
+        out.print(f"  [yellow]waits[/]: {escape(one['trouble'])}", soft_wrap=True)
     for told in one["told"]:
         state = "answers" if told["serving"] else "is being filled"
         proof = f", {told['items']} vectors proven, sha256 {told['digest'][:12]}" if told["digest"] else ""

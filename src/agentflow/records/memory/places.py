@@ -32,6 +32,8 @@ class Places:
     homes: dict[str, VectorHome] = field(default_factory=dict)
     within: dict[str, float] = field(default_factory=dict)
     coming: dict[str, VectorHome] = field(default_factory=dict)
+    trouble: dict[str, str] = field(default_factory=dict)
+    """Why a place, by its name, could not be told anything the last time."""
     clock: Callable[[], float] = time.monotonic
     _tellers: dict[tuple[int, str], Teller] = field(default_factory=dict)
     _down: dict[str, float] = field(default_factory=dict)
@@ -119,11 +121,14 @@ class Places:
         """A place that is down waits, with the reason in the record."""
         try:
             await home.open()
-            return await self._teller(spot, home).follow()
+            told = await self._teller(spot, home).follow()
         except HomeDown as error:
+            self.trouble[home.place] = error.message
             log.warning("vectors wait for their place", collection=spot.name, reason=error.message)
             await self.record.failed(spot, home.place, error.message)
             return 0
+        self.trouble.pop(home.place, None)
+        return told
 
     async def _arrived(self, name: str, spots: Sequence[Spot]) -> None:
         """The new place answers from here on, if it holds everything of every tenant."""
