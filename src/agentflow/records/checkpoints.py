@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 
 from agentflow.errors import DatabaseDown
 from agentflow.protocols import Owner
@@ -81,36 +81,43 @@ delete from checkpoint_blobs b where thread_id = any(%(threads)s) and not exists
 """
 
 
-# A step in one round trip each; the library takes one statement per value, each with a name of its owner before it.
-# Binary: as text, every quote and backslash of the arrays would be escaped.
 FENCE = """where %(run)s::uuid is null
   or exists (select from agentflow.run r where r.id = %(run)s::uuid and r.attempt = %(attempt)s::int)"""
 """Nothing of a run is written by an attempt that another has replaced."""
+# Steps in one statement; the library takes one per value. Rows come as one JSON text each, their bytes beside them: an
+# array per column would take most of the time that a step costs.
+_WRITES = f"""
+  insert into langgraph.checkpoint_writes
+    (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+  select * from rows from (
+    json_to_recordset(%(writes)s) as (
+      thread_id text, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idx int, channel text,
+      type text),
+    unnest(%(written)b::bytea[]))
+  {FENCE}
+  on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
+"""  # noqa: S608 - constants
 PUT = f"""
 with b as (
   insert into langgraph.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-  select * from unnest(%(b0)b::text[], %(b1)b::text[], %(b2)b::text[], %(b3)b::text[], %(b4)b::text[], %(b5)b::bytea[])
+  select * from rows from (
+    json_to_recordset(%(blobs)s) as (thread_id text, checkpoint_ns text, channel text, version text, type text),
+    unnest(%(data)b::bytea[]))
   {FENCE}
-  on conflict do nothing)
+  on conflict do nothing),
+w as ({_WRITES} do nothing)
 insert into langgraph.checkpoints
   (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
-select * from unnest(
-  %(c0)b::text[], %(c1)b::text[], %(c2)b::text[], %(c3)b::text[], %(c4)b::jsonb[], %(c5)b::jsonb[])
+select * from json_to_recordset(%(checkpoints)s) as (
+  thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, checkpoint jsonb, metadata jsonb)
 {FENCE}
 on conflict (thread_id, checkpoint_ns, checkpoint_id)
 do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata
 """  # noqa: S608 - constants
-PUT_WRITES = f"""
-insert into langgraph.checkpoint_writes
-  (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-select * from unnest(
-  %(0)b::text[], %(1)b::text[], %(2)b::text[], %(3)b::text[], %(4)b::text[], %(5)b::int[], %(6)b::text[], %(7)b::text[],
-  %(8)b::bytea[])
-{FENCE}
-on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-"""  # noqa: S608 - constants
-NEWER = PUT_WRITES + "do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob"
-FIRST = PUT_WRITES + "do nothing"
+NEWER = _WRITES + "do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob"
+CHECKPOINT = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "metadata")
+BLOB = ("thread_id", "checkpoint_ns", "channel", "version", "type")
+WRITE = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "idx", "channel", "type")
 GATHERED = 0.05
 """Seconds for which steps of a run are gathered before they are written together."""
 INLINE = (str, int, float, bool, type(None))
@@ -145,16 +152,24 @@ class Gathered:
         """What is to be executed; it writes nothing for an attempt that is not the run's last."""
         run, number = attempt or (None, None)
         fence = {"run": run, "attempt": number}
-        if self.checkpoints:
-            checkpoints = _columns("c", list(self.checkpoints.values()), 6)
-            yield PUT.encode(), {**checkpoints, **_columns("b", self.blobs, 6), **fence}
-        for statement, rows in ((NEWER, self.newer), (FIRST, self.first)):
-            if rows:
-                yield statement.encode(), {**_columns("", list(rows.values()), 9), **fence}
+        if self.checkpoints or self.blobs or self.first:
+            steps = {
+                "checkpoints": _rows(CHECKPOINT, self.checkpoints.values()),
+                "blobs": _rows(BLOB, self.blobs),
+                "data": [row[-1] for row in self.blobs],
+            }
+            yield PUT.encode(), {**steps, **_writes(self.first.values()), **fence}
+        if self.newer:
+            yield NEWER.encode(), {**_writes(self.newer.values()), **fence}
 
 
-def _columns(prefix: str, rows: Sequence[Sequence[Any]], count: int) -> dict[str, Any]:
-    return {f"{prefix}{column}": [row[column] for row in rows] for column in range(count)}
+def _writes(rows: Collection[Sequence[Any]]) -> dict[str, Any]:
+    return {"writes": _rows(WRITE, rows), "written": [row[-1] for row in rows]}
+
+
+def _rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Json:
+    """Rows as Postgres reads them by their columns' names; what has no name is left out."""
+    return Json([dict(zip(names, row, strict=False)) for row in rows])
 
 
 def _place(thread: str, space: str, checkpoint: str) -> RunnableConfig:
@@ -300,8 +315,8 @@ class TurnSaver(AsyncPostgresSaver):
     ) -> RunnableConfig:
         place = config["configurable"]
         thread, space = place["thread_id"], place["checkpoint_ns"]
-        shown = Jsonb(get_serializable_checkpoint_metadata(config, metadata))
-        row = (thread, space, checkpoint_id, place.get("checkpoint_id"), Jsonb(stored), shown)
+        shown = get_serializable_checkpoint_metadata(config, metadata)
+        row = (thread, space, checkpoint_id, place.get("checkpoint_id"), stored, shown)
         self._gathered.checkpoints[thread, space, checkpoint_id] = row
         self._gathered.blobs.extend(blobs)
         await self._kept()

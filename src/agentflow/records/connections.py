@@ -36,15 +36,20 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         set_json_dumps(_json, self)
 
     @asynccontextmanager
-    async def together(self) -> AsyncIterator[None]:
+    async def together(self, *, turn: str | None = None) -> AsyncIterator[None]:
         """One round trip and one transaction for the statements inside, all of the owner who is named before them.
 
-        Not for a `transaction()` inside: it would end the one for which the owner is named.
+        With `turn` they begin when nobody else is in turn for the same name. Not for a `transaction()` inside: it
+        would end the one for which the owner is named.
         """
         async with self.pipeline():
-            if self.owner is not None:
+            if self.owner is not None and turn is not None:
+                await self.naming.execute(f"{self.owned}, {TURN}".encode(), (*self.owner, turn))
+            elif self.owner is not None:
                 await self.naming.execute(self.owned, self.owner)
-                self.named = True
+            elif turn is not None:
+                await self.naming.execute(IN_TURN, (turn,))
+            self.named = self.owner is not None
             try:
                 yield
             finally:
@@ -318,7 +323,8 @@ async def _alive(connection: Connection) -> None:
         connection.seen = now
 
 
-IN_TURN = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+TURN = "pg_advisory_xact_lock(hashtextextended(%s, 0))"
+IN_TURN = f"select {TURN}"
 """Until the transaction's end, nobody else is in turn for the same name."""
 
 UNUSED = """(%(key)s::text is null or not exists (
@@ -333,8 +339,7 @@ async def in_turn(connection: Connection, name: str, statement: bytes, parameter
     A statement that waits for a row's lock goes on with what it saw when it began. The lock here is a statement of
     its own before, in the same transaction, so the second one begins after it.
     """
-    async with connection.together():
-        await connection.execute(IN_TURN, (name,))
+    async with connection.together(turn=name):
         cursor = await connection.execute(statement, parameters)
         return await cursor.fetchone()
 
