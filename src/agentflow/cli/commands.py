@@ -239,7 +239,7 @@ async def _serve_many(place: Place, arguments: list[str], workers: int) -> None:
 
 async def _serve(place: Place, inherited: int | None = None) -> None:
     telemetry.configure(readable=err.is_terminal, level="info", content=place.settings.telemetry.content)
-    from agentflow.cli.door import door
+    from agentflow.cli.door import door, settled
 
     stop = house.starting(child=inherited is not None)
     widened()
@@ -247,6 +247,7 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
     async with AsyncExitStack() as stack:
         with steps("starting") as progress:
             address = await stack.enter_async_context(door(place, progress=progress, on=taken))
+        settled()
         out.print(f"agentflow listens on {address} · {address}/docs · Ctrl-C ends it", soft_wrap=True)
         await house.until_signal(stop, child=inherited is not None)
 
