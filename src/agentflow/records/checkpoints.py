@@ -118,8 +118,9 @@ NEWER = _WRITES + "do update set channel = excluded.channel, type = excluded.typ
 CHECKPOINT = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "metadata")
 BLOB = ("thread_id", "checkpoint_ns", "channel", "version", "type")
 WRITE = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "idx", "channel", "type")
-GATHERED = 0.05
-"""Seconds for which steps of a run are gathered before they are written together."""
+GATHERED = 0.2
+"""Seconds for which steps of a run are gathered before they are written together: most runs of quick steps are then
+written once, with their end. A kill costs as much, redone from what was written before."""
 INLINE = (str, int, float, bool, type(None))
 SMALL = 250
 """Characters of JSON up to which lists and dictionaries are part of the checkpoint's own row: a row of theirs, with
