@@ -23,6 +23,7 @@ from agentflow.runs.graphs import fenced
 from agentflow.runs.leases import Leases
 from agentflow.runs.limit import within
 from agentflow.runs.protocol import ProtocolRuns
+from agentflow.runs.registry import OWN
 from agentflow.telemetry import Metrics
 from agentflow.telemetry.traces import NoSpans, Spans
 from agentflow.turn import Json
@@ -46,6 +47,7 @@ class Attempts:
     turn_seconds: float
     renewal: float = 10.0
     remembered: Callable[[], None] = lambda: None
+    """Called when a turn of ours has ended, whose memories are owed their vectors; other graphs leave none."""
     metrics: Metrics = field(default_factory=Metrics)
     spans: Spans = field(default_factory=NoSpans)
     protocol: ProtocolRuns | None = None
@@ -92,7 +94,8 @@ class Attempts:
             broken = AgentflowError("Something broke inside agentflow; its log says what.")
             await self._failed(feed, lease, broken)
             raise
-        self.remembered()
+        if lease.graph == OWN:
+            self.remembered()
 
     async def _left(self, feed: Feed, lease: Lease) -> None:
         """Cancelled: because somebody asked for it, or because this process ends."""
