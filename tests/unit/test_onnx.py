@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import huggingface_hub
@@ -309,3 +310,14 @@ def test_asking_for_a_text_keeps_it():
     remembered.get("a")
     remembered.put("c", np.zeros(1, np.float32))
     assert [remembered.get(text) is None for text in "abc"] == [False, True, False]
+
+
+async def test_what_was_embedded_just_now_does_not_wait_for_the_thread(opened):
+    embedder, done = opened(), threading.Event()
+    first = await embedder.embed(["w1", "w2"])
+    embedder._thread.submit(done.wait)
+    try:
+        again = await asyncio.wait_for(embedder.embed(["w2", "w1"]), 20)
+    finally:
+        done.set()
+    assert again.tolist() == first[::-1].tolist()

@@ -48,9 +48,10 @@ async def beside(
         "documents": DOCUMENTS,
         "most": MOST_PINNED,
     }
-    async with connections.use(owner) as connection:
-        scopes = await (await connection.execute(SCOPES, parameters)).fetchall()
-        pinned = await (await connection.execute(PINNED, parameters)).fetchall()
+    async with connections.use(owner) as connection, connection.together():
+        reads = await connection.execute(SCOPES, parameters)
+        pins = await connection.execute(PINNED, parameters)
+        scopes, pinned = await reads.fetchall(), await pins.fetchall()
     return Beside(
         [Scope(owner.tenant, name, user, role, thread) for name, user, role, thread in scopes],
         [{**recollection(*row), "pinned": True} for row in pinned],
