@@ -269,7 +269,7 @@ class lost_is_down:  # noqa: N801 - reads as a phrase where it is used
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | PoolClosed):
-            message = "Postgres does not answer; the turn is kept and goes on when it is back"
+            message = "Postgres does not answer; what was accepted is kept and goes on when it is back"
             raise DatabaseDown(f"{message} ({str(error).strip() or kind}).", retry_after=2) from error
 
 
