@@ -94,7 +94,9 @@ class Acts:
     runs: Runs
     losing: tuple[int, ...] = ()
 
-    async def execute(self, lease: Lease, stream: Stream, _outcome: Outcome, *, before_end: Any) -> None:
+    async def execute(
+        self, lease: Lease, stream: Stream, _outcome: Outcome, *, before_end: Any, **_heard: Any
+    ) -> None:
         stream.add("values", lease.attempt)
         if lease.attempt in self.losing:
             raise DatabaseDown("gone")
