@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/memory.py [--items 100000] [--queries 300] [--peers PYTHON] [--peer-items 1000]
 
 One collection of one user on an embedded Postgres with fsync; texts of about 18 words whose frequencies follow
-Zipf's law, vectors in clusters. The plain query reads the ten nearest texts from a table of halfvec by
-an index like ours, through the same pool. Queries are paired: each is asked both ways, in turn.
+Zipf's law, vectors in clusters. The plain query reads the ten nearest texts from the same partition by the same
+index, through the same pool. Queries are paired: each is asked both ways, in turn.
 
 Peers are given the same texts and vectors, at a size they bear: LangGraph's Postgres store on the same server, and
 mem0 with the interpreter that --peers names (requirements/peers.txt).
@@ -40,25 +40,15 @@ from agentflow.records.memory.scopes import Place, Scopes
 from agentflow.records.memory.vocabulary import READ
 from agentflow.records.memory.writing import Archive
 from agentflow.records.migrate import migrate
-from agentflow.records.ownership import protect
-from agentflow.retrieval.codes import rotated
 from agentflow.retrieval.terms import term
 
 DIM, WORDS, SESSION = 384, 20_000, 20
 MINE = Scope(0, "conversations", "default")
-PLAIN_TABLE = f"""
-create table agentflow.plain as select tenant, id, speaker, said_at, content, thread_id, scope_id,
-                             agentflow.decoded(embedding, {DIM})::halfvec({DIM}) as embedding from memory;
-set maintenance_work_mem = '1GB';
-set statement_timeout = 0;
-"""  # noqa: S608 - constants
-PLAIN_INDEX = (
-    "create index on plain using hnsw (embedding halfvec_cosine_ops) with (m = 16, ef_construction = 64)"
-)
-PLAIN = f"""
-select id, speaker, said_at, content, thread_id from plain where scope_id = %(scope)s
-order by embedding <=> %(vector)s::halfvec({DIM}) limit 10
-"""  # noqa: S608 - constants
+PLAIN = """
+select id, speaker, said_at, content, thread_id from memory
+where collection_id = {collection} and scope_id = %(scope)s and vector is not null
+order by vector::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit 10
+"""
 RELATE = """
 insert into word (collection_id, term, word, nearest)
 select %(collection)s, term, 'w' || term, array_agg(entry order by entry desc)
@@ -147,9 +137,10 @@ async def recall(world: World, queries: int) -> tuple[list[float], list[float]]:
 
 
 async def nearest(world: World, place: Place, vector: NDArray[np.float32]) -> list[tuple[object, ...]]:
-    parameters = {"scope": place.scope_id, "vector": HalfVector(rotated(vector[None])[0])}
+    statement = PLAIN.format(collection=place.collection_id, dim=DIM)
+    parameters = {"scope": place.scope_id, "vector": HalfVector(vector)}
     async with world.connections.use(MINE.owner) as connection, connection.cursor(binary=True) as cursor:
-        await cursor.execute(PLAIN.encode(), parameters)
+        await cursor.execute(statement.encode(), parameters)
         return list(await cursor.fetchall())
 
 
@@ -262,13 +253,6 @@ async def report(world: World, items: int, queries: int) -> None:
         world.scopes.known.clear()
     await relate(world, place)
     async with world.connections.maintenance() as connection:
-        await connection.execute(PLAIN_TABLE.encode())
-        rules: list[str] = []
-        protect(rules.append, "plain", "scope")
-        for rule in rules:
-            await connection.execute(rule.encode())
-        if items >= 20_000:
-            await connection.execute(PLAIN_INDEX)
         await connection.execute("vacuum analyze")
     ours, plain = await recall(world, queries + 20)
     show("plain pgvector top-10", plain, plain)

@@ -18,7 +18,6 @@ from agentflow.records.memory.indexes import VectorIndexes, build
 from agentflow.records.memory.outbox import Outbox
 from agentflow.records.memory.scopes import Scopes
 from agentflow.records.memory.writing import Archive
-from agentflow.retrieval.codes import coded, decoded
 from agentflow.settings import Collection
 
 USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
@@ -191,9 +190,9 @@ async def test_a_user_with_few_memories_among_many_finds_all_of_the_nearest(
     scopes = Scopes(connections, {}, "test", 16)
     vectors = await crowd(connections, scopes)
     monkeypatch.setattr("agentflow.memory.postgres.home.LARGE", large)
-    home, shares, stored = PostgresMemory(connections, scopes), [], decoded(coded(vectors), 16)
+    home, shares = PostgresMemory(connections, scopes), []
     for asked in vectors[:10]:
-        nearest = {str(1200 + n) for n in np.argsort(-stored @ asked)[:10]}
+        nearest = {str(1200 + n) for n in np.argsort(-vectors @ asked)[:10]}
         found = await home.search(Scope(0, "conversations", "few"), "?", asked, 10)
         shares.append(len(nearest & {one["content"] for one in found}) / 10)
     assert np.mean(shares) >= 0.95
@@ -219,7 +218,7 @@ async def test_a_vector_of_another_size_does_not_enter_an_index(
     await build(connections, place.collection_id, 2)
     archive = Archive(connections, scopes)
     item = NewMemory("conversations", 0, "Ann", "three", np.float32([1, 0, 0]))
-    with pytest.raises(psycopg.errors.DataException, match="expected a code of 2 dimensions, not 3 bytes"):
+    with pytest.raises(psycopg.errors.DataException, match="expected 2 dimensions, not 3"):
         await archive.add(MINE, 1, 0, [(UUID(int=1), item)])
 
 

@@ -138,7 +138,7 @@ async def test_vectors_become_codes_and_come_back_nearly(database: str) -> None:
     archive = Archive(connections, Scopes(connections, {}, "test", 384))
     await archive.add(Scope(0, "conversations", "ann"), 1, 0, items)
     await connections.close()
-    stored = "select octet_length(embedding) from agentflow.memory order by id"
+    stored = "select octet_length(embedding), vector from agentflow.memory order by id"
     with psycopg.connect(database, autocommit=True) as connection:
         run(database, command.downgrade, "0023")
         nearness = "select embedding <=> %s::halfvec < 0.001 from agentflow.memory order by id"
@@ -146,4 +146,4 @@ async def test_vectors_become_codes_and_come_back_nearly(database: str) -> None:
             [row[0] for row in connection.execute(nearness, [str(vector.tolist())])] for vector in vectors
         ] == [[True, False, False, None], [False, True, False, None], [False, False, True, None]]
         run(database, command.upgrade, "0024")
-        assert connection.execute(stored).fetchall() == [(288,), (288,), (288,), (None,)]
+        assert connection.execute(stored).fetchall() == [(288, None)] * 3 + [(None, None)]

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentflow.fakes.embedder import FakeEmbedder
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.memory.postgres.statements import EXACT, Reach
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connections, open_connections
+from agentflow.records.memory.outbox import Outbox
 from agentflow.records.memory.postings import COUNT, ENTRY, ITEM, LENGTH, LONG, SEALED, WHOLE, packed, settle
 from agentflow.records.memory.scopes import Scopes
 from agentflow.records.memory.writing import Archive
@@ -114,6 +116,28 @@ async def test_a_scope_gets_postings_when_it_outgrows_being_read_whole(
     assert await home.search(MINE, "dog 17", None, 5) == before
     assert await rows(connections, WRONG) == [(0, 0, 0)]
     assert await rows(connections, "select posted from scope") == [(True,)]
+
+
+async def test_a_scope_with_postings_has_vectors_that_pgvector_compares_and_only_such_a_one(
+    connections: Connections, scopes: Scopes
+) -> None:
+    await added(connections, scopes, range(3))
+    compared = "select count(embedding), count(vector) from memory"
+    assert await rows(connections, compared) == [(3, 0)]
+    await posted(connections)
+    await added(connections, scopes, range(3, 5))
+    assert await rows(connections, compared) == [(5, 5)]
+
+
+async def test_vectors_that_arrive_while_a_scope_gets_postings_wait_for_them(
+    connections: Connections, scopes: Scopes
+) -> None:
+    archive = Archive(connections, scopes)
+    items = [(UUID(int=n), NewMemory("conversations", n, "Ann", f"dog {n}")) for n in range(3)]
+    await archive.add(MINE, await archive.session(), 0, items)
+    outbox = Outbox(connections, FakeEmbedder())
+    await asyncio.gather(posted(connections), outbox.drain())
+    assert await rows(connections, "select count(embedding), count(vector) from memory") == [(3, 3)]
 
 
 async def test_sealing_loses_nothing_while_writers_go_on(connections: Connections, scopes: Scopes) -> None:

@@ -5,8 +5,8 @@ and undoes itself. Whatever the embedder, its numbers are then spread nearly nor
 thousandth of them (Max, "Quantizing for minimum distortion", 1960): a five-hundredth of a cosine. Cosines are taken as
 they lie, since a rotation changes none.
 
-A code begins with all upper four bits, which is what an index over codes looks at: the first half of the dimensions in
-the upper half of the bytes, the second in the lower. Then come the other two bits, a quarter of the dimensions each.
+A code begins with all upper four bits: the first half of the dimensions in the upper half of the bytes, the second in
+the lower. Then come the other two bits, a quarter of the dimensions each.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
-# Never changed: memories are stored so. agentflow.decoded (migrations/) reads the upper bits in SQL.
+# Never changed: memories are stored so.
 _STEP, _MIDDLE = 0.1041, 31.5
 _CHUNK = 1024
 """Codes that are unpacked at once: their numbers stay in the processor's cache."""
@@ -48,7 +48,7 @@ def cosines(codes: bytes, number: int, vector: Vectors) -> Vectors:
 
 
 def rotated(vectors: Vectors) -> Vectors:
-    """Vectors [n, dim] as codes have them, and as an index over codes is asked."""
+    """Vectors [n, dim] as codes have them."""
     return _hartley(vectors * _signs(vectors.shape[1]))
 
 

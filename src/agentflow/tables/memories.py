@@ -5,13 +5,14 @@ scope.n_docs, sum_len, langs, posted: how many items, their length in terms, the
 so large that it has postings (records/memory/postings.py).
 memory.kind 1 turn 2 document chunk 3 fact 4 summary. memory.trust 1 the user said it 2 our assistant said it.
 memory.seq: the place within session_id, a stretch of conversation; thread.session_seq counts it.
-memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. memory.embedding: its vector
-(retrieval/codes.py), null while owed. memory.history: its earlier wordings, oldest first; meta of a chunk: its heading,
-page, line and part.
+memory.bow: a packed bag of words (retrieval/terms.py), null until indexed. memory.embedding: its vector as a code
+(retrieval/codes.py), null while owed; memory.vector: the same as pgvector compares it, of a scope with postings only.
+memory.history: its earlier wordings, oldest first; meta of a chunk: its heading, page, line and part.
 link: the memories that a derived one was made from.
 receipt: what was forgotten, in numbers; `owner` and `selector` are digests, `written` the transaction that did it.
 """
 
+from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -86,6 +87,7 @@ memory = Table(
     Column("said_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("content", Text, nullable=False),
     Column("embedding", LargeBinary),
+    Column("vector", HALFVEC),
     Column("lang", Text, nullable=False, server_default=text("'english'")),
     Column("bow", LargeBinary),
     Column("doc_len", SmallInteger, nullable=False, server_default=text("1")),

@@ -1,7 +1,7 @@
 """Memories in Postgres: both arms of a search and everything around their hits in one round trip."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from agentflow.memory.postgres.replies import Reply, recollections
@@ -17,9 +17,8 @@ from agentflow.memory.postgres.statements import (
     whole,
 )
 from agentflow.protocols import Beside, Owner, Scope, Vectors
-from agentflow.records.connections import Connection, Connections
+from agentflow.records.connections import Connections
 from agentflow.records.memory.beside import beside, recollection
-from agentflow.records.memory.nearest import nearest
 from agentflow.records.memory.places import Places
 from agentflow.records.memory.postings import WHOLE
 from agentflow.records.memory.scopes import Place, Scopes
@@ -106,7 +105,6 @@ class PostgresMemory:
             connection.cursor(binary=True) as cursor,
         ):
             if posted:
-                sought = await _compared(connection, place, sought)
                 statement = found(place, self.scopes.dim, sought)
             else:
                 statement = whole(place, self.scopes.dim, vector=sought.vector is not None)
@@ -135,13 +133,6 @@ class PostgresMemory:
         if place.collection_id not in self.scopes.indexed or size < LARGE:
             return EXACT
         return INDEXED if size < HUGE else VAST
-
-
-async def _compared(connection: Connection, place: Place, sought: Sought) -> Sought:
-    """With the nearest, where neither an index nor another place knows them."""
-    if sought.vector is None or sought.nearest is not None or sought.reach is not EXACT:
-        return sought
-    return replace(sought, nearest=await nearest(connection, place, sought.vector, sought.reach.width))
 
 
 def _fetched(row: Any, scope: Scope) -> Recollection:

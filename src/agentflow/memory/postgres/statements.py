@@ -1,8 +1,8 @@
 """The statements of a search, each one round trip: candidates, and what their order needs, in one packed row.
 
 A scope without postings is read whole, and retrieval.candidates chooses. Of a larger one Postgres chooses: by BM25
-over postings, rarest terms first and up to a budget of them; by the
-collection's vector index; and where it has none or its vectors are searched elsewhere, by what was found nearest there.
+over postings, rarest terms first and up to a budget of them; by pgvector, exact within the scope where no index is;
+and where a collection's vectors are searched elsewhere, by what that place found.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from agentflow.records.memory.postings import COUNT, ITEM, LENGTH
 from agentflow.records.memory.scopes import Place
 from agentflow.records.memory.vocabulary import NEAR, NEARNESS
 from agentflow.retrieval.bm25 import K1, B
-from agentflow.retrieval.codes import rotated
 from agentflow.retrieval.fusion import Weights
 
 RELATED = Weights().related
@@ -83,8 +82,8 @@ HINTS = f"""
 """  # noqa: S608 - constants
 MEANING = """
   union (select session_id, seq from memory
-         where collection_id = {collection} and scope_id = %(scope)s::int and embedding is not null
-         order by agentflow.decoded(embedding, {dim})::halfvec({dim}) <=> %(vector)s::halfvec({dim}) limit {width})
+         where collection_id = {collection} and scope_id = %(scope)s::int and vector is not null
+         order by (vector::halfvec({dim}) <=> %(vector)s::halfvec({dim})) {exactly} limit {width})
 """
 NEAREST = """
   union (select session_id, seq from memory
@@ -112,18 +111,19 @@ class Reach:
     """How far a search looks: hits per arm, words near each of the question's, and the postings it reads of the
     question's own words, rarest first (at least one word's), and of those near them.
 
-    `settings` are for the index.
+    `exactly` keeps the planner from an index over the whole collection; `settings` are for the index.
     """
 
     width: int = 50
     near: int = 8
     own_postings: int = 2000
     near_postings: int = 500
+    exactly: str = "+ 0"
     settings: str = ""
 
 
 EXACT = Reach()
-INDEXED = Reach(width=25, near=4, own_postings=800, near_postings=150)
+INDEXED = Reach(width=25, near=4, own_postings=800, near_postings=150, exactly="")
 VAST = replace(INDEXED, settings=", set_config('hnsw.ef_search', '200', true)")
 LARGE, HUGE = 8_000, 300_000
 """Items of a scope from which on the collection's index is asked, and from which on it must look wider."""
@@ -131,7 +131,7 @@ LARGE, HUGE = 8_000, 300_000
 
 @dataclass(frozen=True)
 class Sought:
-    """A question's vector, and the ids of what is nearest to it where that is known; else the index tells."""
+    """A question's vector, and the ids of what is nearest to it where another place knows them."""
 
     vector: Vectors | None
     nearest: Sequence[int] | None
@@ -139,8 +139,9 @@ class Sought:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        turned = None if self.vector is None else HalfVector(rotated(self.vector[None])[0])
-        return {"vector": turned, "nearest": None if self.nearest is None else list(self.nearest)}
+        """Of the statements."""
+        vector = None if self.vector is None else HalfVector(self.vector)
+        return {"vector": vector, "nearest": None if self.nearest is None else list(self.nearest)}
 
 
 def whole(place: Place, dim: int, *, vector: bool) -> bytes:

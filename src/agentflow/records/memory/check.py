@@ -9,10 +9,9 @@ from psycopg import sql
 
 from agentflow.protocols import Vectors
 from agentflow.records.connections import Connection, Connections
-from agentflow.records.memory.nearest import nearest
 from agentflow.records.memory.places import Places
 from agentflow.records.memory.scopes import Place, Scopes
-from agentflow.retrieval.codes import decoded, rotated
+from agentflow.retrieval.codes import cosines, decoded
 from agentflow.turn import Json
 
 K = 10
@@ -44,10 +43,14 @@ SAMPLED = """
 select embedding from memory where collection_id = %(collection)s and scope_id = %(scope)s and embedding is not null
 order by md5(id::text) limit %(sample)s
 """
-NEAREST = """
+CODES = """
+select id, embedding from memory
+where collection_id = %(collection)s and scope_id = %(scope)s and embedding is not null order by id
+"""
+INDEXED = """
 select id from memory
-where collection_id = {collection} and scope_id = {scope} and embedding is not null
-order by agentflow.decoded(embedding, {dim})::halfvec({dim}) <=> %s::halfvec({dim}) limit {k}
+where collection_id = {collection} and scope_id = {scope} and vector is not null
+order by vector::halfvec({dim}) <=> %s::halfvec({dim}) limit {k}
 """
 
 
@@ -117,7 +120,7 @@ class MemoryCheck:
         shares = []
         for vector in sample if home or indexed else []:
             place = Place(collection, scope)
-            exact = await nearest(connection, place, vector, K)
+            exact = await _exactly(connection, place, vector)
             given = (
                 await self.places.nearest(name, place, vector, K)
                 if home
@@ -128,11 +131,19 @@ class MemoryCheck:
         return Found(name, by, items, round(float(np.mean(shares)), 4) if shares else 1.0)
 
 
-async def _indexed(connection: Connection, place: Place, dim: int, vector: Vectors) -> list[int]:
+async def _exactly(connection: Connection, place: Place, vector: Vectors) -> list[int]:
+    parameters = {"collection": place.collection_id, "scope": place.scope_id}
+    rows = await (await connection.execute(CODES, parameters)).fetchall()
+    near = cosines(b"".join(code for _, code in rows), len(rows), vector)
+    return [rows[at][0] for at in np.argsort(-near, kind="stable")[:K]]
+
+
+async def _indexed(connection: Connection, place: Place, dim: int, vector: Vectors) -> list[int] | None:
+    """None: the scope has no vectors that pgvector compares."""
     numbers = {"collection": place.collection_id, "dim": dim, "scope": place.scope_id, "k": K}
-    asked = sql.SQL(NEAREST).format(**{name: sql.Literal(number) for name, number in numbers.items()})
-    cursor = await connection.execute(asked, [HalfVector(rotated(vector[None])[0])])
-    return [row[0] for row in await cursor.fetchall()]
+    asked = sql.SQL(INDEXED).format(**{name: sql.Literal(number) for name, number in numbers.items()})
+    cursor = await connection.execute(asked, [HalfVector(vector)])
+    return [row[0] for row in await cursor.fetchall()] or None
 
 
 def _mismatches(row: Sequence[int | str]) -> list[Mismatch]:

@@ -19,9 +19,8 @@ LARGE = 10_000
 """Memories from which on a collection gets an index."""
 
 BUILD = """
-create index concurrently {index} on {table}
-using hnsw ((agentflow.decoded(embedding, {dim})::halfvec({dim})) halfvec_cosine_ops)
-with (m = 16, ef_construction = 64) where collection_id = {collection} and embedding is not null
+create index concurrently {index} on {table} using hnsw ((vector::halfvec({dim})) halfvec_cosine_ops)
+with (m = 16, ef_construction = 64) where collection_id = {collection} and vector is not null
 """
 DROP = "drop index concurrently if exists {index}"
 # The collection's index, whether it is whole, and the partition that holds the collection.

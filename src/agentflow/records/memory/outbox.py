@@ -6,6 +6,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
+from pgvector import HalfVector
+
 from agentflow.errors import EmbedderError
 from agentflow.protocols import Embedder
 from agentflow.records.connections import Connection, Connections
@@ -23,9 +25,10 @@ where o.kind = %(kind)s and o.not_before <= now()
 order by o.id for update of o skip locked limit %(limit)s
 """
 FILL = """
-update memory m set embedding = u.vector
-from unnest(%(collections)s::int[], %(items)s::bigint[], %(vectors)s::bytea[]) u(collection, item, vector)
-where m.collection_id = u.collection and m.id = u.item
+update memory m set embedding = u.code, vector = case when s.posted then u.vector end
+from unnest(%(collections)s::int[], %(items)s::bigint[], %(codes)s::bytea[], %(vectors)s::halfvec[])
+     u(collection, item, code, vector) cross join scope s
+where m.collection_id = u.collection and m.id = u.item and s.id = m.scope_id
 """
 SENT = "delete from outbox where id = any(%(ids)s::bigint[])"
 LATER = """
@@ -121,8 +124,10 @@ class Outbox:
         filled = {
             "collections": [row.collection for row in rows],
             "items": [row.item for row in rows],
-            "vectors": coded(vectors),
+            "codes": coded(vectors),
+            "vectors": [HalfVector(vector) for vector in vectors],
         }
+        await connection.execute(postings.BESIDE, {"scopes": [row.scope for row in rows]})
         await connection.execute(FILL, filled)
         await self._meet(connection, rows)
         return None

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pgvector import HalfVector
 
 from agentflow.records.connections import Connection, Connections
 from agentflow.retrieval import terms
+from agentflow.retrieval.codes import decoded
 
 WHOLE = 2000
 """Memories of a scope up to which a search reads them all."""
@@ -58,6 +60,12 @@ DUE = """
 select o.payload -> 'scope' from outbox o where o.kind = 'post' and o.not_before <= now()
 order by o.id for update skip locked limit 1
 """
+# Vectors arrive beside a scope's turns, under no lock of it; but not while it is given postings.
+BESIDE = """
+select pg_advisory_xact_lock_shared(hashtextextended('vectors ' || id, 0))
+from unnest(%(scopes)s::int[]) id group by id order by id
+"""
+ALONE = "select pg_advisory_xact_lock(hashtextextended('vectors ' || %(scope)s::int, 0))"
 UNPOSTED = "select collection_id from scope where id = %(scope)s and not posted"
 BAGS = """
 select id, doc_len, bow from memory where collection_id = %(collection)s and scope_id = %(scope)s and bow is not null
@@ -67,6 +75,15 @@ with s as (update scope set posted = true where id = %(scope)s)
 insert into posting (scope_id, term, block, df, entries)
 select %(scope)s, u.term, 0, count(*), array_agg(u.entry order by u.entry)
 from unnest(%(terms)s::int[], %(entries)s::bigint[]) u(term, entry) group by u.term order by u.term
+"""
+CODES = """
+select m.id, m.embedding, c.dim from memory m join collection c on c.id = m.collection_id
+where m.collection_id = %(collection)s and m.scope_id = %(scope)s and m.embedding is not null and m.id > %(after)s
+order by m.id limit 1000
+"""
+COMPARABLE = """
+update memory m set vector = u.vector from unnest(%(items)s::bigint[], %(vectors)s::halfvec[]) u(item, vector)
+where m.collection_id = %(collection)s and m.id = u.item
 """
 SEAL = f"""
 with long as materialized (
@@ -89,7 +106,7 @@ delete from outbox where id = any(array(
 # The words of memories taken out of the index; the memories themselves stay.
 UNINDEX = """
 with i as (
-  update memory m set bow = null, embedding = null
+  update memory m set bow = null, embedding = null, vector = null
   from unnest(%(collections)s::int[], %(ids)s::bigint[]) u(collection, id)
   where m.collection_id = u.collection and m.id = u.id and m.bow is not null
   returning m.scope_id, m.id, m.doc_len),
@@ -168,7 +185,9 @@ async def settle(connections: Connections) -> bool:
         await connection.execute(LOCK, scope)
         unposted = await (await connection.execute(UNPOSTED, scope)).fetchone()
         if unposted is not None:
+            await connection.execute(ALONE, scope)
             await _post(connection, {**scope, "collection": unposted[0]})
+            await _compare(connection, {**scope, "collection": unposted[0]})
         await connection.execute(SEAL.encode(), scope)
         await connection.execute(SETTLED, scope)
         return True
@@ -182,3 +201,14 @@ async def _post(connection: Connection, scope: dict[str, Any]) -> None:
     items, lengths = (np.repeat(np.array([row[at] for row in rows], np.int64), sizes) for at in (0, 1))
     entries = packed(items, words["count"], lengths)
     await connection.execute(POST, {**scope, "terms": words["term"].tolist(), "entries": entries.tolist()})
+
+
+async def _compare(connection: Connection, scope: dict[str, Any]) -> None:
+    """Vectors as pgvector compares them; until now the scope was read whole."""
+    after = 0
+    while rows := await (await connection.execute(CODES, {**scope, "after": after})).fetchall():
+        items = [item for item, *_ in rows]
+        vectors = decoded([code for _, code, _ in rows], rows[0][2])
+        given = {"items": items, "vectors": [HalfVector(vector) for vector in vectors]}
+        await connection.execute(COMPARABLE, {**scope, **given})
+        after = items[-1]

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+from pgvector import HalfVector
 
 from agentflow.protocols import NewMemory, Scope
 from agentflow.records.connections import Connection, Connections
@@ -29,18 +30,19 @@ INSERT = """
 lk as materialized (select id, posted from scope where id = any(%(scopes)s::int[]) order by id for update),
 i as (
   insert into memory (collection_id, tenant, scope_id, kind, trust, session_id, seq, speaker, said_at, content,
-                      n_tokens, lang, bow, doc_len, is_question, embedding, thread_id, source_message, chunk_no,
+                      n_tokens, lang, bow, doc_len, is_question, embedding, vector, thread_id, source_message, chunk_no,
                       role_name, adapter, document_id, meta)
   select u.collection, place.tenant, lk.id, u.kind, u.trust, place.session_id, place.first + u.ordinal, u.speaker,
-         u.said_at, u.content, u.tokens, u.lang, u.bow, u.length, u.question, u.vector,
-         place.thread_id, u.source, u.piece, %(role)s, %(adapter)s, u.document, u.meta::jsonb
+         u.said_at, u.content, u.tokens, u.lang, u.bow, u.length, u.question, u.code,
+         case when lk.posted then u.vector end, place.thread_id, u.source, u.piece, %(role)s, %(adapter)s, u.document,
+         u.meta::jsonb
   from place, unnest(%(collections)s::int[], %(scopes)s::int[], %(trusts)s::int2[], %(ordinals)s::int[],
                      %(speakers)s::text[], %(said)s::timestamptz[], %(contents)s::text[], %(tokens)s::int[],
                      %(langs)s::text[], %(bows)s::bytea[], %(lengths)s::int2[], %(questions)s::bool[],
-                     %(vectors)s::bytea[], %(sources)s::uuid[], %(pieces)s::int[], %(kinds)s::int2[],
-                     %(documents)s::bigint[], %(metas)s::text[])
-       u(collection, scope, trust, ordinal, speaker, said_at, content, tokens, lang, bow, length, question, vector,
-         source, piece, kind, document, meta) join lk on lk.id = u.scope
+                     %(codes)s::bytea[], %(vectors)s::halfvec[], %(sources)s::uuid[], %(pieces)s::int[],
+                     %(kinds)s::int2[], %(documents)s::bigint[], %(metas)s::text[])
+       u(collection, scope, trust, ordinal, speaker, said_at, content, tokens, lang, bow, length, question, code,
+         vector, source, piece, kind, document, meta) join lk on lk.id = u.scope
   order by u.ordinal
   on conflict (collection_id, source_message, chunk_no) where source_message is not null do nothing
   returning collection_id, id, tenant, scope_id, seq - (select first from place) as key, doc_len, lang, embedding,
@@ -151,7 +153,8 @@ def written(
         "speakers": [one.speaker for one in memories],
         "said": [text.said_at for text in texts],
         "contents": [one.content for one in memories],
-        "vectors": [None if one.vector is None else coded(one.vector[None])[0] for one in memories],
+        "codes": [None if one.vector is None else coded(one.vector[None])[0] for one in memories],
+        "vectors": [None if one.vector is None else HalfVector(one.vector) for one in memories],
         "sources": list(sources),
         "pieces": [one.piece for one in memories],
     }
