@@ -1,6 +1,7 @@
 """What a request may hold, the same at every door: JSON of a bounded depth, and text that a database can keep."""
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -9,6 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.responses import Response
 
+from agentflow.api.once import claimed, once
 from agentflow.errors import BadInput
 
 DEPTH = 64
@@ -19,14 +21,17 @@ Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class DoorRoute(APIRoute):
-    """Reads bodies by `parsed`, whatever door they come to."""
+    """Reads bodies by `parsed`, whatever door they come to, and does once what is asked for under one key."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
             check_address(request)
-            return await handle(_Strict(request.scope, request.receive))
+            strictly = _Strict(request.scope, request.receive)
+            if claimed(request.method, request.url.path):
+                return await once(strictly, partial(handle, strictly))
+            return await handle(strictly)
 
         return strict
 

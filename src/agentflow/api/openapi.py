@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from agentflow.api.once import KEY, changes
 from agentflow.api.places import door, tells_detail
 from agentflow.turn import Json
 
@@ -25,6 +26,13 @@ OF_OPENAI: Json = {
     },
     "required": ["error"],
 }  # fmt: skip
+ONCE: Json = {
+    "name": "idempotency-key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY},
+    "description": "The same request with the same key is carried out once, and answered again as it was.",
+}
 OPEN = ("/health", "/ok")
 """What needs no credential."""
 READS = ("get", "head")
@@ -92,12 +100,21 @@ def _complete(document: Json) -> None:
             schemas |= _hoisted(operation)
             if path not in OPEN:
                 operation["security"] = [{way: []} for way in WAYS]
+            if changes(method, path):
+                _keyed(operation)
             body = {"schema": {"$ref": f"#/components/schemas/{_shape(path)}"}}
             answers = operation["responses"]
             answers.setdefault("400", {"description": "This is no HTTP."})
             answers.pop("422", None)
             for code in refusals(method, path, has_body="requestBody" in operation):
                 answers.setdefault(code, {"description": WHY[code], "content": {"application/json": body}})
+
+
+def _keyed(operation: Json) -> None:
+    """What changes something takes an idempotency key, whether its function reads it or not."""
+    parameters = operation.setdefault("parameters", [])
+    if not any(one["name"] == ONCE["name"] for one in parameters):
+        parameters.append(ONCE)
 
 
 def refusals(method: str, path: str, *, has_body: bool) -> list[str]:

@@ -10,7 +10,15 @@ from agentflow.api.problems import in_shape
 STUDIO = "https://smith.langchain.com"
 """Where LangGraph Studio is served from."""
 SAID_BY = [f"x-agentflow-{name}" for name in ("run", "thread", "role", "adapter", "tier", "kind")]
-EXPOSED = ["content-location", "location", "x-pagination-total", "x-pagination-next", "retry-after", *SAID_BY]
+EXPOSED = [
+    "content-location",
+    "location",
+    "x-pagination-total",
+    "x-pagination-next",
+    "retry-after",
+    "idempotent-replayed",
+    *SAID_BY,
+]
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 

@@ -1,6 +1,8 @@
-"""Who may ask, and how much.
+"""Who may ask, and how much; what was asked for once already.
 
 spending: what a caller (a digest) has used up of its limits in window "slot" and the one before; open: per process.
+claim: a request with an idempotency key for which no run stands; status, headers and body once it is answered.
+fingerprint: sha256 over method, address and body; holder: who works on it, and at: when that was heard of last.
 """
 
 from sqlalchemy import (
@@ -12,6 +14,8 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -48,4 +52,19 @@ spending = Table(
     at("seen"),
     prefixes=["unlogged"],
     postgresql_with={"fillfactor": 50},
+)
+
+claim = Table(
+    "claim",
+    metadata,
+    tenant(),
+    user_ref(),
+    Column("idem_key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("holder", Uuid, nullable=False),
+    Column("status", SmallInteger),
+    Column("headers", JSONB),
+    Column("body", LargeBinary),
+    at("at"),
+    PrimaryKeyConstraint("tenant", "user_ref", "idem_key"),
 )

@@ -96,6 +96,7 @@ async def _jobs(stack: AsyncExitStack, services: Services) -> list[asyncio.Task[
     jobs.every(MINUTE, "summaries", partial(_summed_up, services))
     jobs.every("*/5 * * * *", "tidy", served.tidy)
     jobs.every("*/10 * * * *", "spending", services.spending.forget)
+    jobs.every("*/10 * * * *", "claims", services.claims.sweep)
     jobs.every("*/10 * * * *", "retention", services.memories.retention.sweep)
     await jobs.open()
     stack.push_async_callback(jobs.close)

@@ -19,6 +19,7 @@ from agentflow.errors import DatabaseDown
 from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import Embedder, Engine
 from agentflow.records import migrate
+from agentflow.records.claims import Claims
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.conversations import Conversations
 from agentflow.records.feedback import Feedback
@@ -90,6 +91,7 @@ class Services:
     figures: Figures
     keys: Keys
     spending: PostgresSpending
+    claims: Claims
     owed: asyncio.Event = field(default_factory=asyncio.Event)
     reload: Callable[[], Awaitable[Json]] = field(init=False)
 
@@ -212,6 +214,7 @@ async def _services(
         figures=Figures(connections),
         keys=keys,
         spending=PostgresSpending(connections, ledger.worker),
+        claims=Claims(connections),
     )
 
 

@@ -43,17 +43,27 @@ async def answered(order: Order, request: Request, *, key: str | None) -> Answer
     Raises NotFound, BadInput, Conflict, EngineError, EmbedderError and DatabaseError.
     """
     services: Services = request.app.state.services
+    kind = bare_kind(order, request)
+    if kind is not None:
+        return await _bare(order, services, kind)
     chosen = target(order.model, services.settings)
-    chore = request.headers.get(HEADER, "").lower() == "utility" or is_utility(
-        order.sent, stream=order.stream, tools=order.may_call
-    )
-    if chosen.bare or chore:
-        return await _bare(order, services, "utility" if chore else "bare")
     who = caller(request).named(spoken_for(order, request.headers, services.settings.openai))
     place = await _place(order, request, who, services, key)
     _checked(place.sent.text, services)
     feed = await services.worker.start(_request(order, place, who, chosen.role, key))
     return await _turn(order, feed, services)
+
+
+def bare_kind(order: Order, request: Request) -> str | None:
+    """What the bare base model is called for; None: it is a turn. Raises NotFound."""
+    services: Services = request.app.state.services
+    chosen = target(order.model, services.settings)
+    chore = request.headers.get(HEADER, "").lower() == "utility" or is_utility(
+        order.sent, stream=order.stream, tools=order.may_call
+    )
+    if chore:
+        return "utility"
+    return "bare" if chosen.bare else None
 
 
 async def _place(order: Order, request: Request, who: Caller, services: Services, key: str | None) -> Placed:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
@@ -12,10 +13,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from agentflow.api import sse
 from agentflow.api.bodies import DoorRoute
 from agentflow.api.listening import unless_gone
+from agentflow.api.once import once
 from agentflow.api.openai import functions
-from agentflow.api.openai.answering import Answer, answered
+from agentflow.api.openai.answering import Answer, answered, bare_kind
 from agentflow.api.openai.errors import in_stream
-from agentflow.api.openai.order import ChatBody, chat_order
+from agentflow.api.openai.order import ChatBody, Order, chat_order
 from agentflow.errors import AgentflowError
 from agentflow.protocols import Piece, Said
 from agentflow.turn import Json, Usage
@@ -38,13 +40,20 @@ async def completions(
     services: Services = request.app.state.services
     order = chat_order(body, services.engine.capabilities)
     older = bool(body.functions) and not body.tools
+    if not order.stream:
+        whole = partial(_said, order, request, older=older, key=idempotency_key)
+        return await (whole() if bare_kind(order, request) is None else once(request, whole))
     answer = await answered(order, request, key=idempotency_key)
-    if order.stream:
-        wants_usage = bool((body.stream_options or {}).get("include_usage"))
-        frames = sse.alive(_frames(answer, wants_usage=wants_usage, older=older))
-        return StreamingResponse(
-            frames, media_type="text/event-stream", headers={**sse.HEADERS, **answer.headers}
-        )
+    wants_usage = bool((body.stream_options or {}).get("include_usage"))
+    frames = sse.alive(_frames(answer, wants_usage=wants_usage, older=older))
+    return StreamingResponse(
+        frames, media_type="text/event-stream", headers={**sse.HEADERS, **answer.headers}
+    )
+
+
+async def _said(order: Order, request: Request, *, older: bool, key: str | None) -> Response:
+    """The answer in one piece."""
+    answer = await answered(order, request, key=key)
     said = await unless_gone(request, _whole(answer))
     return JSONResponse(_completion(answer, said, older=older), headers=answer.headers)
 

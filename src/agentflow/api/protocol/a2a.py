@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from agentflow import __version__
+from agentflow.api.once import key_of
 from agentflow.api.protocol.assistants import assistant
 from agentflow.api.protocol.jsonrpc import (
     BROKEN,
@@ -20,7 +21,7 @@ from agentflow.api.protocol.jsonrpc import (
     error,
     result,
 )
-from agentflow.api.protocol.runs import begun, key_of, outcome, owned_run
+from agentflow.api.protocol.runs import begun, outcome, owned_run
 from agentflow.api.protocol.stream import sse
 from agentflow.api.protocol.wire import (
     ProtocolRoute,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from agentflow.api.protocol.runs import key_of
+from agentflow.api.once import key_of
 from agentflow.api.protocol.threads import owned
 from agentflow.api.protocol.wire import (
     Given,

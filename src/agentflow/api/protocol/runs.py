@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from agentflow.api.answers import of_run
+from agentflow.api.once import key_of
 from agentflow.api.protocol.threads import filled, owned
 from agentflow.api.protocol.wire import (
     JSON,
@@ -41,8 +42,6 @@ Status = Literal["pending", "running", "success", "error", "timeout", "interrupt
 KEEP_ALIVE = 5.0
 """Seconds of silence after which a byte is sent."""
 BATCH = 100
-KEY = 255
-"""Characters of an idempotency key."""
 
 
 class Cancelled(Given):
@@ -62,14 +61,6 @@ async def begun(
     except Outdated:
         run, feed = await served.worker.submit(await plan())
     return run, feed, where(run, stateless=thread_id is None)
-
-
-def key_of(request: Request) -> str | None:
-    """The request's `Idempotency-Key`. Raises BadInput."""
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= KEY:
-        raise BadInput(f"Idempotency-Key has between 1 and {KEY} characters.", field="Idempotency-Key")
-    return key
 
 
 def is_open(run: Json) -> bool:

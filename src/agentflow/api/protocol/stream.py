@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from agentflow.api.answers import of_run
+from agentflow.api.once import key_of
 from agentflow.api.protocol.runs import (
     KEEP_ALIVE,
     begun,
     give_up,
     is_open,
-    key_of,
     owned_run,
     stored,
     where,

@@ -242,6 +242,8 @@ class Forgetting:
             runs += await traces.matching(selector.value, owner.user)
         counts |= {"turns": len(set(runs)), "threads": len(found.threads)}
         counts["feedback"] = await traces.corrections(runs)
+        if found.rows or selector.by != "expired":
+            await traces.answers(owner.user, shared=owner.shared or selector.by == "expired")
         counts["keys"] = await traces.keys(selector.by, owner.user)
         await traces.named("run_id", runs, but=("message",))
         await traces.named("thread_id", found.threads)

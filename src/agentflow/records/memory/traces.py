@@ -69,6 +69,10 @@ update thread set state = null
 where tenant = %(tenant)s and user_ref = %(user)s and position(lower(%(text)s) in lower(state::text)) > 0
 """
 KEYS = "delete from api_key where tenant = %(tenant)s and (%(all)s or user_ref = %(user)s)"
+# What was answered may hold the words; a request under way keeps its claim.
+ANSWERS = """
+delete from claim where tenant = %(tenant)s and (%(shared)s or user_ref = %(user)s) and status is not null
+"""
 GRAPHS = """
 select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'langgraph' and c.relname = any(%(names)s::text[])
@@ -154,6 +158,11 @@ class Traces:
             return 0
         given = {"tenant": self.tenant, "user": user, "all": by == "tenant"}
         return (await self.connection.execute(KEYS, given)).rowcount
+
+    async def answers(self, user: str, *, shared: bool) -> None:
+        """Answers that are kept for idempotency keys: the user's, or everybody's of the tenant."""
+        given = {"tenant": self.tenant, "user": user, "shared": shared}
+        await self.connection.execute(ANSWERS, given)
 
     async def named(self, column: str, values: Sequence[Any], *, but: Sequence[str] = ()) -> None:
         """Rows of any table that name one of these threads, runs or users."""
