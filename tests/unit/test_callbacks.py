@@ -45,6 +45,13 @@ def test_a_receiver_that_may_still_take_it_is_asked_again(said, kind) -> None:
     assert judge(said, "no answer", 1).kind == kind
 
 
+def test_who_redirects_is_told_that_nobody_follows() -> None:
+    assert (
+        judge(answer(307), "", 1).reason
+        == "HTTP 307: redirects are not followed; give the address it leads to"
+    )
+
+
 def test_the_pauses_grow_and_end() -> None:
     pauses = [judge(answer(500), "", number).pause for number in range(1, 9)]
     assert pauses == sorted(PAUSES)

@@ -91,6 +91,23 @@ async def test_a_sender_who_stops_in_the_middle_is_told_so(raises: bool) -> None
     assert [one.get("status") for one in sent] == [408, None]
 
 
+async def test_a_body_that_drips_is_not_waited_for_without_end() -> None:
+    sent: list[int | None] = []
+
+    async def drip() -> dict:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def app(scope, receive, _send) -> None:
+        await Request(scope, receive).body()
+
+    async def tell(message: dict) -> None:
+        sent.append(message.get("status"))
+
+    await Impatient(app, seconds=60, whole=0.01)({"type": "http", "path": "/"}, drip, tell)
+    assert sent == [408, None]
+
+
 async def test_who_waits_for_the_caller_to_hang_up_waits_as_long_as_it_takes() -> None:
     async def app(_scope, receive, _send) -> None:
         await receive()

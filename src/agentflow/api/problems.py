@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from agentflow import errors
 from agentflow.api.places import tells_detail
@@ -73,21 +74,24 @@ def install(app: FastAPI) -> None:
         details = error.errors() if isinstance(error, RequestValidationError) else []
         return JSONResponse(in_shape(request.url.path, _explained(details[0] if details else {})), 422)
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> Response:
         if isinstance(error.__cause__, errors.AgentflowError):
             return problem(
                 error.__cause__, path=request.url.path
             )  # FastAPI wraps what reading the body has raised
         code = error.status_code if isinstance(error, HTTPException) else 500
+        if code == 413:
+            return PlainTextResponse("", code)  # limits.py knows the limit, and says it
         message = {
             400: "The body is not JSON in UTF-8.",
             404: "There is nothing at this address; /docs lists what there is.",
             405: "This address exists, but not for this method; /docs lists what there is.",
-            413: "The body is over server.body_limit.",
         }.get(code, str(getattr(error, "detail", error)))
         return JSONResponse(in_shape(request.url.path, {"error": "HTTP", "message": message}), code)
 
-    async def broken(request: Request, error: Exception) -> JSONResponse:
+    async def broken(request: Request, error: Exception) -> Response:
+        if isinstance(error, ClientDisconnect):
+            return Response()  # nobody reads it; limits.py has logged who was too slow
         log.error("request broke", path=request.url.path, exc_info=error)
         told = {"error": "Internal", "message": "Something broke inside agentflow; its log says what."}
         return JSONResponse(in_shape(request.url.path, told), 500)

@@ -16,6 +16,7 @@ from agentflow.cli import house
 from agentflow.cli.later import later
 from agentflow.cli.port import listening, widened
 from agentflow.cli.terminal import Screen, err, out, steps
+from agentflow.ending import leave
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow.prompt import Json
 from agentflow.settings import extra_role, inspect, read_environment
@@ -250,6 +251,7 @@ async def _serve(place: Place, inherited: int | None = None) -> None:
         settled()
         out.print(f"agentflow listens on {address} · {address}/docs · Ctrl-C ends it", soft_wrap=True)
         await house.until_signal(stop, child=inherited is not None)
+    leave()  # everything is closed; what other people's code still does is not waited for
 
 
 async def _chat(place: Place, role: str | None) -> None:

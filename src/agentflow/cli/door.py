@@ -6,7 +6,10 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import structlog
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow.api.app import create
 from agentflow.cli.connection import Bounded
@@ -29,6 +32,9 @@ def settled() -> None:
     gc.set_threshold(*YOUNG)
 
 
+log = structlog.get_logger(__name__)
+
+
 async def guarded(services: Services) -> None:
     """Beyond this machine nothing is answered that no key could open. Raises StartError."""
     settings = services.settings
@@ -42,6 +48,34 @@ async def guarded(services: Services) -> None:
         field="server.host",
         value=server.host,
     )
+
+
+class CutOff:
+    """A request that outlasts `server.drain` is a line in the log: its run goes on, or is handed over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on. Only a stop cancels the task of a request, and then waits for nothing that it does."""
+        started = False
+
+        async def tell(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tell)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            log.warning("a request was cut off by the stop", path=scope["path"])
+            if not started:
+                answer = PlainTextResponse(
+                    "agentflow is shutting down; ask again.", 503, {"retry-after": "5"}
+                )
+                await answer(scope, receive, send)
 
 
 class _Server(uvicorn.Server):
@@ -61,7 +95,7 @@ async def door(place: Place, *, progress: Progress, on: socket.socket | None = N
         if on is not None:
             await guarded(services)
         config = uvicorn.Config(
-            create(services),
+            CutOff(create(services)),
             http=Bounded,
             log_config=None,
             access_log=False,

@@ -110,6 +110,9 @@ class Attempts:
         if lease.work is not None:
             await self._of_protocol.execute(feed, lease, seconds=self.turn_seconds)
             return
+        await within(self.turn_seconds, self._turn(feed, lease))
+
+    async def _turn(self, feed: Feed, lease: Lease) -> None:
         graph = self.graph.copy({"checkpointer": fenced(self.saver(lease.owner), lease)})
         config = {"configurable": {"thread_id": lease.thread_id, "run_id": lease.run_id}}
         given = {
@@ -118,9 +121,8 @@ class Attempts:
             "lease": asdict(lease),
             "given": lease.given,
         }
-        async with within(self.turn_seconds):
-            async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
-                feed.add(event)
+        async for event in graph.astream(given, config, stream_mode="custom", durability="exit"):  # type: ignore[call-overload]
+            feed.add(event)
 
     def _under(self, lease: Lease) -> AbstractAsyncContextManager[None]:
         """The lease is kept while the body runs; losing it ends the body with LeaseLost."""

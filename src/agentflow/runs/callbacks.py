@@ -48,6 +48,8 @@ def judge(answer: Answer | None, reason: str, tries: int) -> Verdict:
     """
     if answer is not None:
         reason = f"HTTP {answer.status}"
+        if 300 <= answer.status < 400:
+            return Verdict("dead", f"{reason}: redirects are not followed; give the address it leads to")
         if 200 <= answer.status < 300:
             return Verdict("taken")
         finished = answer.status == 409 and b"finished" in answer.body.lower()

@@ -103,10 +103,10 @@ class ProtocolRuns:
             await self._again(feed, stream, lease)
         flushing = asyncio.create_task(self._flushing(lease))
         try:
-            async with within(seconds):
-                await self.graphs.execute(
-                    lease, stream, feed.outcome, counted=feed.count, before_end=lambda: self._flush(lease)
-                )
+            work = self.graphs.execute(
+                lease, stream, feed.outcome, counted=feed.count, before_end=lambda: self._flush(lease)
+            )
+            await within(seconds, work)
             feed.outcome.written = True
         except (DatabaseDown, LeaseLost):
             raise
