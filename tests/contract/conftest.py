@@ -188,13 +188,14 @@ def double_stand(double, adapter_folders, bad_folder) -> Stand:
 
 
 @pytest.fixture
-def wired(adapter_folders, bad_folder) -> Iterator[Callable[[str], tuple[Stand, Scene]]]:
+def wired(adapter_folders, bad_folder) -> Iterator[Callable[..., tuple[Stand, Scene]]]:
     """A function that starts the named double with its driver; gives the stand and the double's scene."""
     with ExitStack() as stack:
 
-        def wire(name: str) -> tuple[Stand, Scene]:
+        def wire(name: str, first_token: float = 60) -> tuple[Stand, Scene]:
             double, driver = DOUBLES[name](adapter_folders)
-            engine = driver(stack.enter_context(listening(double.app())), Timeouts(first_token=1, control=5))
+            patience = Timeouts(first_token=first_token, control=60)
+            engine = driver(stack.enter_context(listening(double.app())), patience)
             running = partial(_count, double.scene)
             told = (adapter_folders, _is_fake_voice, running, bad_folder, _nothing)
             return Stand(engine, *told, alone=name == "textgen"), double.scene

@@ -68,6 +68,7 @@ async def test_what_is_down_is_a_row_and_not_the_end(tmp_path: Path) -> None:
     rows = await looked(
         place(
             tmp_path,
+            server={"port": 0},
             postgres={"url": "postgresql://nobody@127.0.0.1:1/none"},
             model={"engine": "vllm", "url": "http://127.0.0.1:1"},
             roles={"poet": {"description": "poems", "lora_path": "nowhere"}},
