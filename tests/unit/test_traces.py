@@ -7,6 +7,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from agentflow.errors import EngineDown, StartError
 from agentflow.protocols import Request
@@ -76,3 +77,12 @@ def test_an_endpoint_without_the_extra_says_which(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(StartError, match=r"agentflow\[otel\]"):
         open_spans("http://127.0.0.1:4318", model="m", engine="e", version="0")
+
+
+@pytest.mark.parametrize(("engine", "kind"), [("vllm", SpanKind.CLIENT), ("local", SpanKind.INTERNAL)])
+def test_a_generation_on_another_server_is_a_clients_span(exporter, engine, kind) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with OtelSpans(provider, model="tiny", engine=engine).step("generate"):
+        pass
+    assert [span.kind for span in exporter.get_finished_spans()] == [kind]

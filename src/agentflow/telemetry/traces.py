@@ -62,6 +62,7 @@ class OtelSpans:
         self._provider = provider
         self._tracer = provider.get_tracer("agentflow")
         self._model = {"gen_ai.request.model": model, "gen_ai.provider.name": engine}
+        self._remote = engine != "local"
 
     @contextmanager
     def turn(self, *, run_id: str, thread_id: str, attempt: int) -> Iterator[None]:
@@ -74,7 +75,11 @@ class OtelSpans:
     def step(self, name: str) -> Iterator[Told]:
         speaks = name == "generate"
         given = {"gen_ai.operation.name": "chat", **self._model} if speaks else {}
-        with self._span(f"chat {self._model['gen_ai.request.model']}" if speaks else name, given) as span:
+        with self._span(
+            f"chat {self._model['gen_ai.request.model']}" if speaks else name,
+            given,
+            out=speaks and self._remote,
+        ) as span:
             span.set_attribute("agentflow.step", name)
             yield lambda found: span.set_attributes(attributes(name, found))
 
@@ -87,10 +92,13 @@ class OtelSpans:
         self._provider.shutdown()
 
     @contextmanager
-    def _span(self, name: str, given: Found) -> Iterator[Any]:
-        """An error is told by its class: its words may hold a message."""
+    def _span(self, name: str, given: Found, *, out: bool = False) -> Iterator[Any]:
+        """An error is told by its class: its words may hold a message. `out`: it asks another server."""
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an extra
+
+        kind = SpanKind.CLIENT if out else SpanKind.INTERNAL
         with self._tracer.start_as_current_span(
-            name, attributes=dict(given), record_exception=False, set_status_on_exception=False
+            name, kind=kind, attributes=dict(given), record_exception=False, set_status_on_exception=False
         ) as span:
             try:
                 yield span
