@@ -206,3 +206,10 @@ async def test_every_address_that_changes_something_says_that_it_takes_a_key(htt
         *(f"{where}/runs{how}" for where in ("", "/threads/{thread_id}") for how in ("", "/wait", "/stream")),
         "/runs/batch",
     }
+
+
+@pytest.mark.parametrize("path", ["/threads", "/v1/embeddings", "/memory/forget"])
+async def test_a_body_over_its_limit_is_refused_with_a_key_too(http: httpx.AsyncClient, path: str) -> None:
+    huge = {"metadata": {"text": "x" * 40_000_000}}
+    with_key, without = await asked(http, path, huge, uuid4().hex), await http.post(path, json=huge)
+    assert (with_key.status_code, with_key.content) == (413, without.content)
