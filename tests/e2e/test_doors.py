@@ -59,4 +59,4 @@ def test_the_example_runs(address, command, language, example) -> None:
 
 
 def test_the_page_has_an_example_for_each_client() -> None:
-    assert [language for language, _ in EXAMPLES] == ["sh", "sh", "python", "python", "js", "js", "js"]
+    assert [language for language, _ in EXAMPLES] == ["sh", "sh", "sh", "python", "python", "js", "js", "js"]

@@ -18,6 +18,7 @@ from agentflow.errors import StartError
 from agentflow.settings.schema import Server
 from agentflow.wiring import Place, Progress, Services, running
 
+log = structlog.get_logger(__name__)
 YOUNG = (30_000, 5, 5)
 """Objects more than there were before the newest are looked at for cycles, and how often so before older ones are."""
 
@@ -30,9 +31,6 @@ def settled() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*YOUNG)
-
-
-log = structlog.get_logger(__name__)
 
 
 async def guarded(services: Services) -> None:
