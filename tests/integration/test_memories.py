@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
@@ -14,6 +15,7 @@ from agentflow.memory.postgres import PostgresMemory
 from agentflow.protocols import NewMemory, Outcome, Request, Scope
 from agentflow.records.connections import Connections, open_connections
 from agentflow.records.ledger import PostgresLedger
+from agentflow.records.memory.check import MemoryCheck
 from agentflow.records.memory.indexes import VectorIndexes, build
 from agentflow.records.memory.outbox import Outbox
 from agentflow.records.memory.scopes import Scopes
@@ -181,6 +183,19 @@ async def crowd(connections: Connections, scopes: Scopes) -> NDArray[np.float32]
     await VectorIndexes(connections, scopes.indexed).grow(large=1000)
     assert scopes.indexed == {place.collection_id}
     return vectors[1200:]
+
+
+async def test_the_check_tells_how_much_of_the_nearest_the_index_finds(connections: Connections) -> None:
+    scopes = Scopes(connections, {}, "test", 16)
+    await crowd(connections, scopes)
+    told = await MemoryCheck(connections, scopes, SimpleNamespace(homes={})).look(0)
+    (found,) = told["recall"]
+    assert (found["by"], found["items"], found["recall"] > 0.9, told["mismatches"]) == (
+        "index",
+        1200,
+        True,
+        [],
+    )
 
 
 @pytest.mark.parametrize("large", [100, 1], ids=["searched exactly", "searched by the index"])

@@ -11,7 +11,7 @@ from agentflow.protocols import Vectors
 from agentflow.records.connections import Connection, Connections
 from agentflow.records.memory.places import Places
 from agentflow.records.memory.scopes import Place, Scopes
-from agentflow.retrieval.codes import cosines, decoded
+from agentflow.retrieval.codes import decoded
 from agentflow.turn import Json
 
 K = 10
@@ -45,7 +45,8 @@ order by md5(id::text) limit %(sample)s
 """
 CODES = """
 select id, embedding from memory
-where collection_id = %(collection)s and scope_id = %(scope)s and embedding is not null order by id
+where collection_id = %(collection)s and scope_id = %(scope)s and embedding is not null and id > %(after)s
+order by id limit 1000
 """
 INDEXED = """
 select id from memory
@@ -111,31 +112,41 @@ class MemoryCheck:
     async def _recall(
         self, connection: Connection, name: str, collection: int, dim: int, scope: int, items: int
     ) -> Found:
+        home = self.places.homes.get(name)
+        indexed = collection in self.scopes.indexed
+        if home is None and not indexed:
+            return Found(name, "exactly", items, 1.0)
+        place = Place(collection, scope)
         parameters = {"collection": collection, "scope": scope, "sample": SAMPLE}
         cursor = await connection.execute(SAMPLED, parameters)
         sample = decoded([code for (code,) in await cursor.fetchall()], dim)
-        home = self.places.homes.get(name)
-        indexed = collection in self.scopes.indexed
-        by = home.place if home else "index" if indexed else "exactly"
         shares = []
-        for vector in sample if home or indexed else []:
-            place = Place(collection, scope)
-            exact = await _exactly(connection, place, vector)
+        for vector, exact in zip(sample, await _exactly(connection, place, sample), strict=True):
             given = (
                 await self.places.nearest(name, place, vector, K)
                 if home
                 else await _indexed(connection, place, dim, vector)
             )
-            if given is not None and exact:
+            if given is not None:
                 shares.append(len(set(exact) & set(given)) / len(exact))
+        by = home.place if home else "index"
         return Found(name, by, items, round(float(np.mean(shares)), 4) if shares else 1.0)
 
 
-async def _exactly(connection: Connection, place: Place, vector: Vectors) -> list[int]:
-    parameters = {"collection": place.collection_id, "scope": place.scope_id}
-    rows = await (await connection.execute(CODES, parameters)).fetchall()
-    near = cosines(b"".join(code for _, code in rows), len(rows), vector)
-    return [rows[at][0] for at in np.argsort(-near, kind="stable")[:K]]
+async def _exactly(connection: Connection, place: Place, sample: Vectors) -> list[list[int]]:
+    """Of each vector the ids of the nearest, nearest first; the scope is read once, a batch at a time."""
+    ids, near = np.empty((len(sample), 0), np.int64), np.empty((len(sample), 0), np.float32)
+    reached: Json = {"collection": place.collection_id, "scope": place.scope_id, "after": 0}
+    while rows := await (await connection.execute(CODES, reached)).fetchall():
+        items = np.array([item for item, _ in rows])
+        vectors = decoded([code for _, code in rows], sample.shape[1])
+        ids = np.concatenate([ids, np.broadcast_to(items, (len(sample), len(items)))], axis=1)
+        near = np.concatenate([near, sample @ vectors.T], axis=1)
+        best = np.argsort(-near, axis=1, kind="stable")[:, :K]
+        ids, near = np.take_along_axis(ids, best, axis=1), np.take_along_axis(near, best, axis=1)
+        reached["after"] = items[-1].item()
+    found: list[list[int]] = ids.tolist()
+    return found
 
 
 async def _indexed(connection: Connection, place: Place, dim: int, vector: Vectors) -> list[int] | None:
